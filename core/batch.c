@@ -1,0 +1,189 @@
+/* batch.c - many keys in one call, their cache misses overlapped. Contract: opendiskmap.h.
+ *
+ * Calls map.h and reader.h. Keys are taken in groups: first all are hashed and their slots fetched, then the slots are looked
+ * at and the records fetched; only then is each key looked up, or written, the ordinary way.
+ */
+#include <string.h>
+
+#include "map.h"
+#include "status.h"
+
+enum { GROUP = 32 };
+
+static uint64_t end_before(const uint64_t *ends, size_t i)
+{
+    return i == 0 ? 0 : ends[i - 1];
+}
+
+/* Keys i of a batch. */
+struct keys {
+    const unsigned char *bytes;
+    const uint64_t *ends;
+};
+
+static const void *key_of(const struct keys *keys, size_t i, size_t *size)
+{
+    uint64_t start = end_before(keys->ends, i);
+    *size = (size_t)(keys->ends[i] - start);
+    return *size == 0 ? NULL : keys->bytes + start;
+}
+
+/* Hashes a group of keys and brings what their lookups will touch into the cache. */
+static void fetch_group(struct reader *reader, const struct keys *keys, size_t first, size_t count, uint64_t *hashes)
+{
+    struct probe probes[GROUP];
+    for (size_t i = 0; i < count; ++i) {
+        size_t size;
+        const void *key = key_of(keys, first + i, &size);
+        hashes[i] = hash_key(key, size, reader->seed);
+        uint64_t word;
+        probes[i].left = 0;
+        if (odm__index_word(&reader->index, hashes[i], &word, NULL) != ODM_OK) continue;
+        odm__probe_start(&reader->index, word, hashes[i], &probes[i]);
+        __builtin_prefetch((const void *)&probes[i].slots[probes[i].at]);
+    }
+    for (size_t i = 0; i < count; ++i) {
+        uint64_t slot = odm__probe_next(&probes[i]);
+        if (slot == SLOT_EMPTY) continue;
+        const struct segment_view *view = &reader->views[slot_number(slot)];
+        // Not mapped: base is NULL, and a prefetch from anywhere does no harm.
+        __builtin_prefetch(view->base + slot_offset(slot));
+    }
+}
+
+/* Checks that the ends never fall, that there are bytes if there are ends, and that no item is too big. */
+static odm_status check_items(odm_map *map, const char *what, const void *bytes, const uint64_t *ends, size_t n,
+                              uint64_t size_max)
+{
+    if (n == 0) return ODM_OK;
+    if (ends == NULL) return odm__fail(&map->error, ODM_E_INVALID, "%s_ends is NULL", what);
+    for (size_t i = 0; i < n; ++i) {
+        uint64_t start = end_before(ends, i);
+        if (ends[i] < start)
+            return odm__fail(&map->error, ODM_E_INVALID, "%s_ends[%zu] is below the end before it", what, i);
+        if (ends[i] - start > size_max) {
+            return odm__fail(&map->error, ODM_E_TOO_BIG, "%s %zu has %llu bytes, at most %llu are possible", what, i,
+                             (unsigned long long)(ends[i] - start), (unsigned long long)size_max);
+        }
+    }
+    if (bytes == NULL && ends[n - 1] != 0) return odm__fail(&map->error, ODM_E_INVALID, "%ss is NULL", what);
+    return ODM_OK;
+}
+
+odm_status odm_get_many(odm_map *map, size_t *n, const void *keys, const uint64_t *key_ends, const void **values,
+                        uint64_t *value_sizes)
+{
+    if (map == NULL) return ODM_E_INVALID;
+    if (n == NULL || (value_sizes == NULL && *n != 0)) {
+        return odm__fail(&map->error, ODM_E_INVALID, "odm_get_many: n or value_sizes is NULL");
+    }
+    size_t count = *n;
+    *n = 0;
+    odm_status status = check_items(map, "key", keys, key_ends, count, ODM_KEY_SIZE_MAX);
+    if (status != ODM_OK) return status;
+
+    struct reader *reader = &map->reader;
+    struct keys packed = {keys, key_ends};
+    uint64_t hashes[GROUP];
+    while (*n < count) {
+        size_t first = *n, group = count - first < GROUP ? count - first : GROUP;
+        fetch_group(reader, &packed, first, group, hashes);
+        for (size_t i = 0; i < group; ++i, ++*n) {
+            size_t size;
+            const void *key = key_of(&packed, first + i, &size);
+            const struct record_header *record;
+            status = odm__reader_find(reader, key, size, hashes[i], &record, &map->error);
+            if (status < 0) return status;
+            bool found = status == ODM_OK;
+            value_sizes[first + i] = found ? record->value_size : ODM_ABSENT;
+            if (values == NULL) continue;
+            values[first + i] = found ? record_key(record) + padded(size) : NULL;
+            if (found) reader->lent = true;
+        }
+    }
+    return ODM_OK;
+}
+
+/* ---- writing ------------------------------------------------------------------------------------------------------ */
+
+struct batch {
+    size_t count;
+    struct keys keys;
+    const unsigned char *values;
+    const uint64_t *value_ends; // NULL if every operation is a remove
+    const uint8_t *ops;         // NULL = all puts
+};
+
+static uint8_t op_of(const struct batch *batch, size_t i)
+{
+    return batch->ops == NULL ? ODM_OP_PUT : batch->ops[i];
+}
+
+static uint64_t value_size_of(const struct batch *batch, size_t i)
+{
+    return batch->value_ends == NULL ? 0 : batch->value_ends[i] - end_before(batch->value_ends, i);
+}
+
+static odm_status check_batch(odm_map *map, const struct batch *batch)
+{
+    odm_status status = check_items(map, "key", batch->keys.bytes, batch->keys.ends, batch->count, ODM_KEY_SIZE_MAX);
+    if (status == ODM_OK && batch->value_ends != NULL) {
+        status = check_items(map, "value", batch->values, batch->value_ends, batch->count, ODM_RECORD_SIZE_MAX);
+    }
+    for (size_t i = 0; status == ODM_OK && i < batch->count; ++i) {
+        uint8_t op = op_of(batch, i);
+        uint64_t value_size = value_size_of(batch, i);
+        size_t key_size;
+        (void)key_of(&batch->keys, i, &key_size);
+        if (op > ODM_OP_REMOVE) {
+            status = odm__fail(&map->error, ODM_E_INVALID, "ops[%zu] is %u, which is no operation", i, op);
+        } else if (op == ODM_OP_REMOVE && value_size != 0) {
+            status = odm__fail(&map->error, ODM_E_INVALID, "ops[%zu] is a remove, but has a value", i);
+        } else if (op != ODM_OP_REMOVE && batch->value_ends == NULL) {
+            status = odm__fail(&map->error, ODM_E_INVALID, "value_ends is NULL, but ops[%zu] needs a value", i);
+        } else if (record_size(key_size, value_size) > ODM_RECORD_SIZE_MAX) {
+            status = odm__fail(&map->error, ODM_E_TOO_BIG, "key and value %zu are too big together", i);
+        }
+    }
+    return status;
+}
+
+static odm_status write_op(odm_map *map, const struct batch *batch, size_t i)
+{
+    uint8_t op = op_of(batch, i);
+    struct write write = {
+        .value_size = (size_t)value_size_of(batch, i),
+        .kind = op == ODM_OP_REMOVE ? RECORD_REMOVE : RECORD_PUT,
+        .condition = op == ODM_OP_INSERT ? IF_ABSENT : ALWAYS,
+    };
+    write.key = key_of(&batch->keys, i, &write.key_size);
+    if (write.value_size != 0) write.value = batch->values + end_before(batch->value_ends, i);
+    odm_status status = odm__map_write(map, &write);
+    odm__map_after_writes(map);
+    return status;
+}
+
+odm_status odm_write_many(odm_map *map, size_t *n, const uint8_t *ops, const void *keys, const uint64_t *key_ends,
+                          const void *values, const uint64_t *value_ends, uint8_t *outcomes)
+{
+    if (map == NULL) return ODM_E_INVALID;
+    if (n == NULL) return odm__fail(&map->error, ODM_E_INVALID, "odm_write_many: n is NULL");
+    struct batch batch = {*n, {keys, key_ends}, values, value_ends, ops};
+    *n = 0;
+    odm_status status = check_batch(map, &batch);
+    if (status == ODM_OK && batch.count != 0) status = odm__store_attach(map->store, &map->error);
+    if (status != ODM_OK) return status;
+
+    uint64_t hashes[GROUP];
+    while (*n < batch.count) {
+        size_t group = batch.count - *n < GROUP ? batch.count - *n : GROUP;
+        fetch_group(&map->reader, &batch.keys, *n, group, hashes);
+        for (size_t i = 0; i < group; ++i) {
+            status = write_op(map, &batch, *n);
+            if (status < 0) return status;
+            if (outcomes != NULL) outcomes[*n] = (uint8_t)status;
+            ++*n;
+        }
+    }
+    return ODM_OK;
+}

@@ -1,0 +1,65 @@
+/* hash.h - the hash of a key, and which bits of it mean what.
+ *
+ * Calls xxHash, inlined, so that the library exports nothing of it. Hash bits, from the top: stripe, directory, ...; and
+ * from the bottom: home slot, tag. The seed is secret and the map's own: nobody can choose keys that collide.
+ */
+#ifndef ODM_HASH_H
+#define ODM_HASH_H
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include "format.h"
+
+_Static_assert(XXH_VERSION_NUMBER >= 800, "XXH3 gives the same hashes in every version from 0.8.0 on");
+
+#ifdef ODM_TEST_SMALL
+extern uint64_t odm__test_hash_mask; // ANDed to every hash: a test makes keys collide
+#define TEST_HASH_MASK odm__test_hash_mask
+#else
+#define TEST_HASH_MASK UINT64_MAX
+#endif
+
+static inline uint64_t hash_key(const void *key, size_t key_size, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(key, key_size, seed) & TEST_HASH_MASK;
+}
+
+static inline uint32_t hash_stripe(uint64_t hash, unsigned stripe_bits)
+{
+    return (uint32_t)((hash >> 58) >> (6 - stripe_bits)); // no shift by 64 where there is one stripe
+}
+
+/* Index into a directory of this depth (at least 1). */
+static inline uint64_t hash_prefix(uint64_t hash, unsigned stripe_bits, unsigned depth)
+{
+    return hash << stripe_bits >> (64 - depth);
+}
+
+static inline uint64_t hash_tag(uint64_t hash)
+{
+    return hash >> 12 & 0xffff;
+}
+
+/* The home slot in a chunk; a chunk bigger than the usual spreads no further. */
+static inline uint32_t hash_home(uint64_t hash)
+{
+    return (uint32_t)hash & (CHUNK_SLOTS - 1);
+}
+
+/* What an index keeps of a hash beside the slot: home (CHUNK_SLOT_BITS) | top bits (COLD_HASH_BITS). */
+static inline uint32_t cold_make(uint64_t hash)
+{
+    return hash_home(hash) << COLD_HASH_BITS | (uint32_t)(hash >> (64 - COLD_HASH_BITS));
+}
+static inline uint32_t cold_home(uint32_t cold)
+{
+    return cold >> COLD_HASH_BITS;
+}
+/* The hash's top COLD_HASH_BITS, in place; the rest zero. */
+static inline uint64_t cold_hash(uint32_t cold)
+{
+    return (uint64_t)cold << (64 - COLD_HASH_BITS);
+}
+
+#endif

@@ -1,0 +1,187 @@
+/* index.h - hash -> slot: an extendible hash table per stripe, in one mapped file.
+ *
+ * Calls file.h and lock.h. Knows nothing of records' bytes: where a hash is needed that the index has not kept, it asks the
+ * caller for it. A cache: lost or distrusted, it is built anew from the log.
+ *
+ * What always holds:
+ *   1. A key never moves inside a chunk; a chunk is changed in shape only by copying it, after which the old one is frozen:
+ *      who still reads it sees the state at the moment of the directory's store, which lies within his call.
+ *   2. Chunks stay chunks: never unmapped, never anything but slots. Before a frozen chunk is written again, `recycled` is
+ *      raised: no lookup that meets the new contents is believed.
+ *   3. Every chunk has an empty slot, so every probe ends. A used count is never too low.
+ *   4. A stripe is changed by the owner of its lock only. What it was about to store in the directory is in its change, so
+ *      that who mends the stripe can store it again.
+ *
+ * Threads: a view belongs to one handle; an index_file is shared by the handles of a process (its users count references
+ * under a mutex of their own).
+ */
+#ifndef ODM_INDEX_H
+#define ODM_INDEX_H
+
+#include <stdbool.h>
+
+#include "file.h"
+#include "format.h"
+#include "hash.h"
+#include "lock.h"
+
+/* One mapping of one index file. */
+struct index_file {
+    int fd;
+    unsigned char *base;
+    uint64_t mapped; // bytes of address space, some of it beyond the end of the file
+    unsigned references;
+    bool writable;
+    const struct directory *directory;
+};
+
+/* One handle's view of it. */
+struct index {
+    struct index_file *file;
+    unsigned char *base;
+    struct index_header *header;
+    struct stripe *stripes;
+    uint64_t limit; // a chunk at a location up to here lies in the file
+    unsigned stripe_bits;
+    const struct lock_client *client; // NULL while nobody else can see the index
+    uint32_t wait_ms;
+    struct root_cache {
+        uint64_t root;
+        odm__u64 *words;
+        unsigned depth;
+    } roots[ODM_STRIPES_MAX];
+};
+
+/* Makes an index that has room for `capacity` entries, under this name. */
+odm_status odm__index_create(const struct directory *directory, const char *name, const struct meta_fixed *fixed,
+                             uint64_t capacity, struct index_file **file, odm_error *error);
+/* ODM_NOT_FOUND, without a message, if there is none; ODM_E_CORRUPT if it is not one of this map. */
+odm_status odm__index_open(const struct directory *directory, const char *name, const struct meta_fixed *fixed,
+                           bool writable, struct index_file **file, odm_error *error);
+void odm__index_close(struct index_file *file);
+odm_status odm__index_sync(struct index_file *file, odm_error *error);
+
+void odm__index_view(struct index *index, struct index_file *file, const struct meta_fixed *fixed,
+                     const struct lock_client *client, uint32_t wait_ms);
+
+/* ---- looking up --------------------------------------------------------------------------------------------------- */
+
+/* One key's way through its chunk. */
+struct probe {
+    odm__u64 *slots;
+    uint64_t tag;
+    uint32_t mask;
+    uint32_t at;
+    uint32_t left; // slots not yet looked at
+};
+
+/* Reads the root again and checks it; or the size of the file, for a word that points beyond what was known of it. The
+ * unlikely half of odm__index_seek. */
+odm_status odm__index_seek_slowly(struct index *index, uint64_t hash, uint64_t *word, odm_error *error);
+
+/* The directory word for a hash. */
+static inline odm_status odm__index_word(struct index *index, uint64_t hash, uint64_t *word, odm_error *error)
+{
+    uint32_t stripe = hash_stripe(hash, index->stripe_bits);
+    const struct root_cache *cache = &index->roots[stripe];
+    // Acquire: partner of the release that stores a doubled directory.
+    uint64_t root = atomic_load_explicit(&index->stripes[stripe].root, memory_order_acquire);
+    if (__builtin_expect(root == cache->root, 1)) {
+        // Acquire: partner of the release in change_apply.
+        *word = atomic_load_explicit(&cache->words[hash_prefix(hash, index->stripe_bits, cache->depth)],
+                                     memory_order_acquire);
+        if (__builtin_expect(*word >> WORD_LOCATION_SHIFT <= index->limit, 1)) return ODM_OK;
+    }
+    return odm__index_seek_slowly(index, hash, word, error);
+}
+
+static inline void odm__probe_start(const struct index *index, uint64_t word, uint64_t hash, struct probe *probe)
+{
+    uint32_t mask = (CHUNK_SLOTS - 1U) >> word_smaller(word);
+    if (__builtin_expect((word & WORD_BIG) != 0, 0)) mask = (UINT32_C(1) << word_bits(word)) - 1;
+    probe->slots = (odm__u64 *)(void *)(index->base + word_location(word) * INDEX_UNIT);
+    probe->tag = hash_tag(hash) << SLOT_TAG_SHIFT;
+    probe->mask = mask;
+    probe->at = hash_home(hash) & mask;
+    probe->left = mask + 1;
+}
+
+/* The next slot that has the key's tag; 0 when there is none. If probe->left is then 0 too, no slot was empty: the index is
+ * damaged. */
+static inline uint64_t odm__probe_next(struct probe *probe)
+{
+    while (probe->left != 0) {
+        // Acquire: partner of the release that stores a slot; the record and the cold word were stored before it.
+        uint64_t slot = atomic_load_explicit(&probe->slots[probe->at], memory_order_acquire);
+        if (slot == SLOT_EMPTY) return 0;
+        --probe->left;
+        probe->at = (probe->at + 1) & probe->mask;
+        if ((slot ^ probe->tag) >> SLOT_TAG_SHIFT == 0 && slot != SLOT_TOMBSTONE) return slot;
+    }
+    return 0;
+}
+
+/* ---- changing: the caller owns the stripe's lock -------------------------------------------------------------------- */
+
+/* A chunk, for its owner. */
+struct chunk {
+    odm__u64 *slots;
+    odm__u32 *cold;
+    odm__u32 *used; // slots that are not empty, or more
+    uint32_t slot_count;
+    uint64_t word;
+    uint64_t first; // of the directory words that name it
+};
+
+/* Tells the hash of the key whose record a slot names; for splits deeper than the index keeps bits. */
+struct hash_source {
+    odm_status (*hash_of)(void *context, uint64_t slot, uint64_t *hash, odm_error *error);
+    void *context;
+};
+
+/* Mends what a dead owner of the stripe left half done in the index. */
+odm_status odm__index_mend(struct index *index, uint32_t stripe, odm_error *error);
+
+/* Finds the hash's chunk. */
+odm_status odm__index_chunk(struct index *index, uint64_t hash, struct chunk *chunk, odm_error *error);
+
+/* Sees to it that the hash's chunk can take one more key, by splitting or cleaning it; *chunk is the chunk it then is. If
+ * that fails for want of space and an empty slot would remain all the same, it succeeds. */
+odm_status odm__index_make_room(struct index *index, uint64_t hash, const struct hash_source *source,
+                                struct chunk *chunk, odm_error *error);
+
+/* Stores a slot that holds no key yet: empty, or a tombstone. */
+void odm__chunk_insert(struct chunk *chunk, uint32_t at, uint64_t hash, uint64_t address);
+/* Makes a slot name a newer record of its key. */
+void odm__chunk_update(struct chunk *chunk, uint32_t at, uint64_t address);
+/* Takes a key's slot away. */
+void odm__chunk_remove(struct chunk *chunk, uint32_t at);
+
+/* Empties every chunk of a stripe, in place: a key that a probe no longer reaches is gone for good. Doing it again does no
+ * harm. */
+odm_status odm__index_clear(struct index *index, uint32_t stripe, odm_error *error);
+
+/* ---- looking at all ------------------------------------------------------------------------------------------------ */
+
+/* A consistent copy of the chunk that a hash lies in, taken without a lock. */
+struct chunk_copy {
+    uint64_t word;
+    uint64_t hash_first; // of the hashes the chunk is for
+    uint64_t hash_last;
+    odm__u64 *live; // the slots themselves
+    uint64_t *slots;
+    uint32_t slot_count;
+    uint32_t room; // slots that fit into the copy
+};
+/* *torn: `recycled` has changed meanwhile, or was not *recycled: copy again. */
+odm_status odm__index_copy(struct index *index, uint64_t hash, uint64_t recycled, struct chunk_copy *copy, bool *torn,
+                           odm_error *error);
+void odm__chunk_copy_free(struct chunk_copy *copy);
+
+struct index_totals {
+    uint64_t count, live_bytes, slots, used, splits;
+};
+/* Adds up the stripes; slots and used too if `chunks`, which looks at every directory. */
+odm_status odm__index_totals(struct index *index, bool chunks, struct index_totals *totals, odm_error *error);
+
+#endif

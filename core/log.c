@@ -1,0 +1,785 @@
+/* log.c - segment files, and the records in them. Contract: log.h. */
+#include "log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "checksum.h"
+#include "status.h"
+
+#define DIRECTORY_NAME "log"
+
+/* ---- opening ------------------------------------------------------------------------------------------------------ */
+
+odm_status odm__log_open(struct log *log, const struct directory *map_directory, const struct meta_fixed *fixed,
+                         bool writable, bool create, odm_error *error)
+{
+    memset(log, 0, sizeof *log);
+    odm_status status = odm__directory_open_in(&log->directory, map_directory, DIRECTORY_NAME, "log/", create, error);
+    if (status == ODM_NOT_FOUND) return odm__fail(error, ODM_E_CORRUPT, "the directory log/ is missing");
+    if (status != ODM_OK) return status;
+    pthread_mutex_init(&log->mutex, NULL);
+    log->fixed = fixed;
+    log->writable = writable;
+    return ODM_OK;
+}
+
+void odm__log_close(struct log *log)
+{
+    assert(log->segments == NULL);
+    pthread_mutex_destroy(&log->mutex);
+    odm__directory_close(&log->directory);
+}
+
+void odm__segment_name(uint64_t number, char name[SEGMENT_NAME_SIZE])
+{
+    snprintf(name, SEGMENT_NAME_SIZE, "%011" PRIu64, number);
+}
+
+/* The number a file name stands for, or 0. */
+static uint64_t number_of_name(const char *name)
+{
+    if (strlen(name) != 11 || strspn(name, "0123456789") != 11) return 0;
+    uint64_t number = strtoull(name, NULL, 10);
+    return number <= SEGMENT_NUMBER_MAX ? number : 0;
+}
+
+/* ---- segments ----------------------------------------------------------------------------------------------------- */
+
+static uint64_t header_check(const struct segment_header *header, uint64_t seed)
+{
+    return check_bytes(header, offsetof(struct segment_header, check), seed);
+}
+
+static bool header_is_whole(const struct log *log, const struct segment_header *header, uint64_t number, uint64_t size)
+{
+    // Acquire: partner of the release in write_header, after which nothing of it changes.
+    uint64_t check = atomic_load_explicit(&header->check, memory_order_acquire);
+    return check != 0 && header->magic == SEGMENT_MAGIC && header->number == number && header->size == size &&
+           header->map_id[0] == log->fixed->map_id[0] && header->map_id[1] == log->fixed->map_id[1] &&
+           check == header_check(header, log->fixed->seed);
+}
+
+static odm_status segment_map(struct log *log, uint64_t number, struct segment **segment, odm_error *error)
+{
+    char name[SEGMENT_NAME_SIZE];
+    odm__segment_name(number, name);
+    int fd;
+    odm_status status = odm__file_open(&log->directory, name, log->writable, &fd, error);
+    if (status != ODM_OK) return status;
+
+    struct segment *mapped = calloc(1, sizeof *mapped);
+    struct file_identity identity;
+    void *base = NULL;
+    if (mapped == NULL) {
+        status = odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
+    } else if (odm__os.identify(fd, &identity) != 0) {
+        status = odm__fail_os(error, "look at", name);
+    } else if (identity.size < PAGE || identity.size > SEGMENT_SIZE_MAX || identity.size % PAGE != 0) {
+        status =
+            odm__fail(error, ODM_E_CORRUPT, "log/%s has %" PRIu64 " bytes, which no segment has", name, identity.size);
+    } else {
+        // A writer's descriptor is writable even for this mapping, or msync on it would do nothing.
+        status = odm__file_map(fd, identity.size, SEGMENT_GUARD, false, &base, error);
+    }
+    odm__os.close(fd);
+    if (status != ODM_OK) {
+        free(mapped);
+        return status;
+    }
+    *mapped = (struct segment){.number = number, .size = identity.size, .base = base, .references = 1};
+    *segment = mapped;
+    return ODM_OK;
+}
+
+odm_status odm__log_segment(struct log *log, uint64_t number, struct segment **segment, odm_error *error)
+{
+    odm_status status = ODM_OK;
+    pthread_mutex_lock(&log->mutex);
+    struct segment *found = log->segments;
+    while (found != NULL && found->number != number) found = found->next;
+    if (found != NULL) {
+        ++found->references;
+    } else {
+        status = segment_map(log, number, &found, error);
+        if (status == ODM_OK) {
+            found->next = log->segments;
+            log->segments = found;
+        }
+    }
+    pthread_mutex_unlock(&log->mutex);
+    if (status == ODM_OK) *segment = found;
+    return status;
+}
+
+static void segment_unmap_writable(struct segment *segment)
+{
+    if (segment->writable != NULL) odm__file_unmap(segment->writable, segment->size);
+    segment->writable = NULL;
+}
+
+void odm__log_release(struct log *log, struct segment *segment)
+{
+    pthread_mutex_lock(&log->mutex);
+    assert(segment->references > 0);
+    if (--segment->references == 0) {
+        assert(segment->writers == 0);
+        struct segment **link = &log->segments;
+        while (*link != segment) link = &(*link)->next;
+        *link = segment->next;
+        odm__file_unmap((void *)(uintptr_t)segment->base, segment->size + SEGMENT_GUARD);
+        free(segment);
+    }
+    pthread_mutex_unlock(&log->mutex);
+}
+
+bool odm__segment_is_whole(const struct log *log, const struct segment *segment)
+{
+    return header_is_whole(log, (const void *)segment->base, segment->number, segment->size);
+}
+
+uint64_t odm__segment_position(const struct segment *segment, uint64_t address)
+{
+    const struct segment_header *header = (const void *)segment->base;
+    return header->position + address_offset(address);
+}
+
+uint64_t odm__log_bytes(struct log *log, uint64_t head, uint64_t tail)
+{
+    uint64_t position[2];
+    const uint64_t address[2] = {head, tail};
+    for (int i = 0; i < 2; ++i) {
+        struct segment *segment;
+        if (odm__log_segment(log, address_number(address[i]), &segment, NULL) != ODM_OK) return 0;
+        position[i] = odm__segment_position(segment, address[i]);
+        odm__log_release(log, segment);
+    }
+    return position[1] - position[0];
+}
+
+uint64_t odm__log_unlinked_bytes(struct log *log, uint64_t head)
+{
+    uint64_t bytes = 0;
+    pthread_mutex_lock(&log->mutex);
+    for (const struct segment *segment = log->segments; segment != NULL; segment = segment->next) {
+        if (segment->number < address_number(head)) bytes += segment->size;
+    }
+    pthread_mutex_unlock(&log->mutex);
+    return bytes;
+}
+
+/* Takes a reference on a segment and on a writable mapping of it. */
+static odm_status segment_take_writable(struct log *log, uint64_t number, struct segment **segment, odm_error *error)
+{
+    odm_status status = odm__log_segment(log, number, segment, error);
+    char name[SEGMENT_NAME_SIZE];
+    odm__segment_name(number, name);
+    if (status == ODM_NOT_FOUND) return odm__fail(error, ODM_E_CORRUPT, "log/%s, to be written to, is missing", name);
+    if (status != ODM_OK) return status;
+
+    pthread_mutex_lock(&log->mutex);
+    if ((*segment)->writable == NULL) {
+        int fd;
+        void *base;
+        status = odm__file_open(&log->directory, name, true, &fd, error);
+        if (status == ODM_NOT_FOUND) status = odm__fail(error, ODM_E_CORRUPT, "log/%s is missing", name);
+        if (status == ODM_OK) {
+            status = odm__file_map(fd, (*segment)->size, 0, true, &base, error);
+            odm__os.close(fd);
+        }
+        if (status == ODM_OK) (*segment)->writable = base;
+    }
+    if (status == ODM_OK) ++(*segment)->writers;
+    pthread_mutex_unlock(&log->mutex);
+    if (status != ODM_OK) odm__log_release(log, *segment);
+    return status;
+}
+
+static void segment_give_writable(struct log *log, struct segment **segment)
+{
+    if (*segment == NULL) return;
+    pthread_mutex_lock(&log->mutex);
+    assert((*segment)->writers > 0);
+    if (--(*segment)->writers == 0) segment_unmap_writable(*segment);
+    pthread_mutex_unlock(&log->mutex);
+    odm__log_release(log, *segment);
+    *segment = NULL;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------------------ */
+
+enum record_state odm__log_read(const struct log *log, const struct segment *segment, uint64_t address,
+                                enum record_check check, struct record *record)
+{
+    uint64_t seed = log->fixed->seed;
+    uint64_t offset = address_offset(address);
+    // Checked, not asserted: an address may come from a damaged index, the bytes from a damaged file.
+    if (offset < SEGMENT_HEADER_SIZE || offset > segment->size || segment->size - offset < RECORD_HEADER_SIZE) {
+        return RECORD_BAD;
+    }
+    struct record_header *header = (struct record_header *)(uintptr_t)(segment->base + offset);
+    // Acquire: partner of the release that stores it last.
+    uint64_t first = atomic_load_explicit(&header->first, memory_order_acquire);
+    if (first == 0) return RECORD_ABSENT;
+
+    uint32_t word = (uint32_t)(first >> 32);
+    uint64_t key_size = record_word_key_size(word);
+    uint64_t left = segment->size - offset - RECORD_HEADER_SIZE;
+    // Subtracted, not added: the sum may wrap; left is what the segment has.
+    if (padded(key_size) > left || padded(header->value_size) > left - padded(key_size)) return RECORD_BAD;
+
+    *record = (struct record){
+        .kind = record_word_kind(word),
+        .address = address,
+        .lsn = header->lsn,
+        .size = record_size(key_size, header->value_size),
+        .key = segment->base + offset + RECORD_HEADER_SIZE,
+        .key_size = key_size,
+        .value = segment->base + offset + RECORD_HEADER_SIZE + padded(key_size),
+        .value_size = header->value_size,
+    };
+    if (record->kind == RECORD_NONE || record->kind > RECORD_RESERVED || word >> 28 != 0) return RECORD_BAD;
+    if (check == CHECK_NOTHING) return RECORD_WHOLE;
+
+    if (record->kind >= RECORD_FILLER) {
+        uint64_t whole = first_of_room(record->kind, key_size, header->value_size, header->lsn, seed, address);
+        return first == whole ? RECORD_WHOLE : RECORD_BAD;
+    }
+    if ((uint32_t)first !=
+        check_header(word, header->value_size, header->check_b, header->lsn, record->key, key_size, seed, address)) {
+        return RECORD_BAD;
+    }
+    if (check == CHECK_ALL && header->check_b != check_value(record->value, record->value_size, seed, address)) {
+        return RECORD_BAD;
+    }
+    return RECORD_WHOLE;
+}
+
+/* ---- walking ------------------------------------------------------------------------------------------------------ */
+
+struct listing {
+    struct chain *chain;
+    uint64_t number_min;
+    size_t room;
+    bool out_of_memory;
+};
+
+static void listing_add(void *context, const char *name)
+{
+    struct listing *listing = context;
+    struct chain *chain = listing->chain;
+    uint64_t number = number_of_name(name);
+    if (number == 0) return;
+    // A number that could not have been given out is not ours: it is left alone, and no number is counted from it.
+    if (number >= listing->number_min + 2 * SEGMENT_SPAN_MAX) return;
+    if (number > chain->number_max) chain->number_max = number;
+    if (number < listing->number_min) return;
+    if (chain->count == listing->room) {
+        size_t room = listing->room == 0 ? 64 : listing->room * 2;
+        struct chain_link *links = realloc(chain->links, room * sizeof *links);
+        if (links == NULL) {
+            listing->out_of_memory = true;
+            return;
+        }
+        chain->links = links;
+        listing->room = room;
+    }
+    chain->links[chain->count++] = (struct chain_link){.number = number};
+}
+
+static int compare_links(const void *a, const void *b)
+{
+    const struct chain_link *x = a, *y = b;
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+static odm_status link_read(const struct log *log, struct chain_link *link, odm_error *error)
+{
+    char name[SEGMENT_NAME_SIZE];
+    odm__segment_name(link->number, name);
+    int fd;
+    odm_status status = odm__file_open(&log->directory, name, false, &fd, error);
+    if (status == ODM_NOT_FOUND) return ODM_OK; // Unlinked since it was listed.
+    if (status != ODM_OK) return status;
+
+    struct segment_header header;
+    struct file_identity identity;
+    if (odm__os.identify(fd, &identity) != 0) {
+        status = odm__fail_os(error, "look at", name);
+    } else {
+        ssize_t size = odm__os.read_at(fd, &header, sizeof header, 0);
+        if (size < 0) status = odm__fail_os(error, "read", name);
+        link->size = identity.size;
+        link->whole = size == sizeof header && header_is_whole(log, &header, link->number, identity.size);
+        if (link->whole) {
+            link->predecessor_end = header.predecessor_end;
+            link->position = header.position;
+        }
+    }
+    odm__os.close(fd);
+    return status;
+}
+
+odm_status odm__log_chain(const struct log *log, uint64_t head, struct chain *chain, odm_error *error)
+{
+    *chain = (struct chain){.links = NULL};
+    struct listing listing = {.chain = chain, .number_min = head == 0 ? FIRST_NUMBER : address_number(head)};
+    odm_status status = odm__directory_list(&log->directory, listing_add, &listing, error);
+    if (status == ODM_OK && listing.out_of_memory) status = odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
+    for (size_t i = 0; status == ODM_OK && i < chain->count; ++i) status = link_read(log, &chain->links[i], error);
+    if (status != ODM_OK) {
+        odm__chain_free(chain);
+        return status;
+    }
+    if (chain->count != 0) qsort(chain->links, chain->count, sizeof *chain->links, compare_links);
+    return ODM_OK;
+}
+
+void odm__chain_free(struct chain *chain)
+{
+    free(chain->links);
+    *chain = (struct chain){.links = NULL};
+}
+
+void odm__chain_next(const struct chain *chain, uint64_t address, uint64_t *end, uint64_t *first)
+{
+    *end = *first = UINT64_MAX;
+    for (size_t i = 0; i < chain->count; ++i) {
+        const struct chain_link *link = &chain->links[i];
+        bool follows = link->whole && link->number > address_number(address) &&
+                       address_number(link->predecessor_end) == address_number(address) &&
+                       link->predecessor_end >= address;
+        // Should two name one end, the later was made by a recovery that distrusted the other.
+        if (!follows || link->predecessor_end > *end) continue;
+        *end = link->predecessor_end;
+        *first = address_make(link->number, SEGMENT_HEADER_SIZE);
+    }
+}
+
+/* ---- making segments ---------------------------------------------------------------------------------------------- */
+
+static uint64_t power_of_two_up(uint64_t size)
+{
+    uint64_t power = SEGMENT_SIZE_MIN;
+    while (power < size) power *= 2;
+    return power;
+}
+
+/* A few hundred segments at most; a small map that was written much gets bigger ones, so that it rolls over rarely.
+ * log_bytes: from head to tail; position: appended since the map was made. */
+static uint64_t segment_size(const struct log *log, uint64_t number, uint64_t log_bytes, uint64_t position,
+                             uint64_t record_bytes)
+{
+    if (log->fixed->capacity_bytes > log_bytes) log_bytes = log->fixed->capacity_bytes;
+    uint64_t size = log_bytes / SEGMENTS_PER_LOG;
+    uint64_t hot = position / SEGMENTS_PER_LOG < SEGMENT_SIZE_HOT ? position / SEGMENTS_PER_LOG : SEGMENT_SIZE_HOT;
+    if (size < hot) size = hot;
+    if (number >= SEGMENT_NUMBER_LATE && size < SEGMENT_SIZE_MIN_LATE) size = SEGMENT_SIZE_MIN_LATE;
+    if (size < record_bytes + SEGMENT_HEADER_SIZE) size = record_bytes + SEGMENT_HEADER_SIZE;
+    size = power_of_two_up(size);
+    return size < SEGMENT_SIZE_MAX ? size : SEGMENT_SIZE_MAX;
+}
+
+static void write_header(const struct log *log, struct segment_header *header, uint64_t number, uint64_t size,
+                         uint64_t predecessor_end, uint64_t position)
+{
+    // A writer may have died over this header: it must not look whole while it is written again.
+    if (atomic_load_explicit(&header->check, memory_order_relaxed) != 0) {
+        atomic_store_explicit(&header->check, 0, memory_order_release);
+        atomic_thread_fence(memory_order_release);
+    }
+    header->magic = SEGMENT_MAGIC;
+    header->number = number;
+    header->predecessor_end = predecessor_end;
+    header->size = size;
+    header->map_id[0] = log->fixed->map_id[0];
+    header->map_id[1] = log->fixed->map_id[1];
+    header->position = position;
+    uint64_t check = header_check(header, log->fixed->seed);
+    // Release: partner of the acquire in header_is_whole.
+    atomic_store_explicit(&header->check, check, memory_order_release);
+}
+
+odm_status odm__log_begin(struct log *log, uint64_t number, uint64_t predecessor_end, uint64_t position,
+                          uint64_t log_bytes, odm_error *error)
+{
+    uint64_t size = segment_size(log, number, log_bytes, position, 0);
+    char name[SEGMENT_NAME_SIZE];
+    odm__segment_name(number, name);
+    int fd;
+    odm_status status = odm__file_create(&log->directory, name, size, &fd, error);
+    if (status == ODM_EXISTS) return odm__fail(error, ODM_E_BUSY, "log/%s has appeared", name);
+    if (status != ODM_OK) return status;
+    void *base;
+    status = odm__file_map(fd, size, 0, true, &base, error);
+    odm__os.close(fd);
+    if (status != ODM_OK) return status;
+    write_header(log, base, number, size, predecessor_end, position);
+    if (odm__os.sync_map(base, size) != 0) status = odm__fail_os(error, "sync", name);
+    odm__file_unmap(base, size);
+    if (status == ODM_OK) status = odm__directory_sync(&log->directory, error);
+    return status;
+}
+
+odm_status odm__log_sync_segment(struct log *log, uint64_t number, odm_error *error)
+{
+    struct segment *segment;
+    odm_status status = odm__log_segment(log, number, &segment, error);
+    if (status == ODM_NOT_FOUND) return odm__fail(error, ODM_E_CORRUPT, "log/%011" PRIu64 " is missing", number);
+    if (status != ODM_OK) return status;
+    if (odm__os.sync_map((void *)(uintptr_t)segment->base, segment->size) != 0)
+        status = odm__fail_os(error, "sync", "log/");
+    odm__log_release(log, segment);
+    return status;
+}
+
+/* ---- the append lock ---------------------------------------------------------------------------------------------- */
+
+/* The spares above the tail's segment, the lower number first. */
+struct spares {
+    uint64_t word[2];
+    unsigned place[2]; // in the lock file
+    unsigned count;
+};
+
+static struct spares spares_above(const struct lock_file *lock, uint64_t tail)
+{
+    struct spares spares = {.count = 0};
+    for (unsigned i = 0; i < 2; ++i) {
+        uint64_t word = atomic_load_explicit(&lock->spare[i], memory_order_relaxed);
+        if (spare_number(word) <= address_number(tail)) continue; // Vacant: the tail has taken or passed it.
+        spares.word[spares.count] = word;
+        spares.place[spares.count++] = i;
+    }
+    if (spares.count == 2 && spares.word[0] > spares.word[1]) {
+        spares = (struct spares){{spares.word[1], spares.word[0]}, {spares.place[1], spares.place[0]}, 2};
+    }
+    return spares;
+}
+
+/* Finishes a rollover that a dead owner of the append lock began, and voids what it noted but did not reserve. */
+static odm_status append_mend(struct log_writer *writer, odm_error *error)
+{
+    struct log *log = writer->log;
+    struct lock_file *lock = log->lock;
+    uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_acquire);
+    struct spares spares = spares_above(lock, tail);
+    for (unsigned i = 0; i < spares.count; ++i) {
+        uint64_t number = spare_number(spares.word[i]);
+        struct segment *segment;
+        odm_status status = odm__log_segment(log, number, &segment, error);
+        if (status == ODM_NOT_FOUND) continue; // Its maker died before it was anything.
+        if (status != ODM_OK) return status;
+        bool whole = odm__segment_is_whole(log, segment);
+        odm__log_release(log, segment);
+        if (!whole) continue;
+        tail = address_make(number, SEGMENT_HEADER_SIZE);
+        atomic_store_explicit(&lock->tail, tail, memory_order_release);
+        break; // The higher of two can not be filled in: the lower is taken first, or passed.
+    }
+    // Room at the tail was never reserved, so nobody may finish what was to go there.
+    for (uint32_t stripe = 0; stripe < log->fixed->stripes; ++stripe) {
+        struct intent *intent = intent_of(lock, log->fixed->stripes, stripe);
+        uint64_t kind = atomic_load_explicit(&intent->kind, memory_order_acquire);
+        uint64_t address = atomic_load_explicit(&intent->address, memory_order_relaxed);
+        if (kind != RECORD_NONE && address == tail)
+            atomic_store_explicit(&intent->kind, RECORD_NONE, memory_order_release);
+    }
+    return ODM_OK;
+}
+
+static odm_status append_take(struct log_writer *writer, odm_error *error)
+{
+    struct lock_line *line = &writer->log->lock->append;
+    bool mend;
+    odm_status status = odm__lock_take(writer->client, line, writer->wait_ms, "the append lock", &mend, error);
+    if (__builtin_expect(status != ODM_OK || !mend, 1)) return status;
+    status = append_mend(writer, error);
+    if (status == ODM_OK) {
+        odm__lock_mended(line);
+    } else {
+        odm__lock_give(writer->client, line);
+    }
+    return status;
+}
+
+static void append_give(struct log_writer *writer)
+{
+    odm__lock_give(writer->client, &writer->log->lock->append);
+}
+
+odm_status odm__log_settle_tail(struct log_writer *writer, odm_error *error)
+{
+    odm_status status = append_take(writer, error);
+    if (status == ODM_OK) append_give(writer);
+    return status;
+}
+
+/* ---- spares ------------------------------------------------------------------------------------------------------- */
+
+/* Puts a new segment into a vacant word, or in place of the lower of two that are both too small. *installed tells;
+ * *dropped is the number that left, or 0. */
+static odm_status spare_install(struct log_writer *writer, uint64_t word, uint64_t size_min, bool *installed,
+                                uint64_t *dropped, odm_error *error)
+{
+    struct lock_file *lock = writer->log->lock;
+    *installed = false;
+    *dropped = 0;
+    odm_status status = append_take(writer, error);
+    if (status != ODM_OK) return status;
+    uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_relaxed);
+    struct spares spares = spares_above(lock, tail);
+    unsigned place = spares.count == 0 ? 0 : 1 - spares.place[0];
+    if (spares.count == 2 && spare_size(spares.word[0]) < size_min && spare_size(spares.word[1]) < size_min) {
+        place = spares.place[0];
+        *dropped = spare_number(spares.word[0]);
+        spares.count = 1;
+    }
+    if (spares.count < 2 && spare_number(word) > address_number(tail)) {
+        // One word, one store: a kill leaves the old spare or the new one.
+        atomic_store_explicit(&lock->spare[place], word, memory_order_release);
+        *installed = true;
+    }
+    append_give(writer);
+    return ODM_OK;
+}
+
+static void segment_unlink(struct log *log, uint64_t number)
+{
+    char name[SEGMENT_NAME_SIZE];
+    odm__segment_name(number, name);
+    (void)odm__file_unlink(&log->directory, name, NULL); // A file that stays goes with the next rebuild.
+}
+
+odm_status odm__log_make_spare(struct log *log, uint64_t number, uint64_t position, uint64_t log_bytes,
+                               uint64_t record_bytes, uint64_t *spare, odm_error *error)
+{
+    uint64_t size = segment_size(log, number, log_bytes, position, record_bytes);
+    char name[SEGMENT_NAME_SIZE];
+    odm__segment_name(number, name);
+    int fd;
+    odm_status status = odm__file_create(&log->directory, name, size, &fd, error);
+    if (status == ODM_EXISTS) return odm__fail(error, ODM_E_CORRUPT, "log/%s exists before it was made", name);
+    if (status != ODM_OK) return status;
+    odm__os.close(fd);
+    *spare = number << 20 | size / PAGE;
+    return ODM_OK;
+}
+
+/* Makes one spare with room for a record of this size. The append lock is not held. */
+static odm_status spare_make(struct log_writer *writer, uint64_t head, uint64_t record_bytes, odm_error *error)
+{
+    struct log *log = writer->log;
+    struct lock_file *lock = log->lock;
+    uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_acquire);
+    uint64_t number = atomic_fetch_add_explicit(&lock->next_number, 1, memory_order_relaxed);
+    if (number - address_number(head) >= SEGMENT_SPAN_MAX || number > SEGMENT_NUMBER_MAX) {
+        return odm__fail(error, ODM_E_NO_SPACE, "the log has %" PRIu64 " segments: compact the map", SEGMENT_SPAN_MAX);
+    }
+    uint64_t log_bytes = odm__log_bytes(log, head, tail);
+    uint64_t position =
+        writer->tail != NULL ? odm__segment_position(writer->tail, address_make(writer->tail->number, 0)) : 0;
+
+    uint64_t word;
+    odm_status status = odm__log_make_spare(log, number, position, log_bytes, record_bytes, &word, error);
+    // Whether the last try failed is known to all: then puts leave the room that is left to removes and compaction.
+    if (status == ODM_OK || status == ODM_E_NO_SPACE) {
+        atomic_store_explicit(&lock->no_space, status != ODM_OK, memory_order_relaxed);
+    }
+    if (status != ODM_OK) return status;
+
+    bool installed;
+    uint64_t dropped;
+    status = spare_install(writer, word, record_bytes + SEGMENT_HEADER_SIZE, &installed, &dropped, error);
+    if (dropped != 0) segment_unlink(log, dropped);
+    if (!installed) segment_unlink(log, number);
+    return status;
+}
+
+void odm__log_after_rollover(struct log_writer *writer, uint64_t head)
+{
+    struct log *log = writer->log;
+    char name[SEGMENT_NAME_SIZE];
+    int fd;
+    odm__segment_name(writer->sealed, name);
+    writer->sealed = 0;
+    if (odm__file_open(&log->directory, name, true, &fd, NULL) == ODM_OK) {
+        if (log->directory.memory == NULL) (void)odm__os.start_write_back(fd, 0, 0);
+        odm__os.close(fd);
+    }
+    segment_give_writable(log, &writer->spare);
+    for (int i = 0; i < 2; ++i) {
+        uint64_t tail = atomic_load_explicit(&log->lock->tail, memory_order_acquire);
+        if (spares_above(log->lock, tail).count == 2) return;
+        if (spare_make(writer, head, 0, NULL) != ODM_OK) return;
+    }
+}
+
+/* ---- reserving ---------------------------------------------------------------------------------------------------- */
+
+static odm_status writer_move(struct log_writer *writer, struct segment **slot, uint64_t number, odm_error *error)
+{
+    segment_give_writable(writer->log, slot);
+    odm_status status = segment_take_writable(writer->log, number, slot, error);
+    if (status != ODM_OK) *slot = NULL;
+    return status;
+}
+
+void odm__log_writer_close(struct log_writer *writer)
+{
+    segment_give_writable(writer->log, &writer->tail);
+    segment_give_writable(writer->log, &writer->spare);
+}
+
+/* What keeps a reservation from being made under the append lock as it is. */
+enum obstacle { OBSTACLE_NONE, OBSTACLE_TAIL_NOT_MAPPED, OBSTACLE_SPARE_NOT_MAPPED, OBSTACLE_NO_SPARE };
+
+/* Rolls over to the first spare with room, if this class of record may and the spare is mapped. */
+static enum obstacle roll(struct log_writer *writer, enum append_class class, uint64_t size, uint64_t *number)
+{
+    struct log *log = writer->log;
+    struct lock_file *lock = log->lock;
+    uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_relaxed);
+    struct spares spares = spares_above(lock, tail);
+    // The last spare is compaction's: nothing else gives disk space back.
+    if (class != APPEND_MOVE && spares.count < 2) return OBSTACLE_NO_SPARE;
+    for (unsigned i = 0; i < spares.count; ++i) {
+        if (spare_size(spares.word[i]) < size + SEGMENT_HEADER_SIZE) continue;
+        *number = spare_number(spares.word[i]);
+        if (writer->spare == NULL || writer->spare->number != *number) return OBSTACLE_SPARE_NOT_MAPPED;
+
+        // Killed here: no header is whole, nothing has happened.
+        write_header(log, (void *)writer->spare->writable, *number, writer->spare->size, tail,
+                     odm__segment_position(writer->tail, tail));
+        // Killed here: the next owner of the lock finds the header and stores the tail.
+        atomic_store_explicit(&lock->tail, address_make(*number, SEGMENT_HEADER_SIZE), memory_order_release);
+        writer->sealed = address_number(tail);
+        return OBSTACLE_NONE;
+    }
+    return OBSTACLE_NO_SPARE;
+}
+
+/* Notes the intents and writes the reserved header at the tail; then the room is ours. */
+static void reserve_at_tail(struct log_writer *writer, uint64_t tail, uint64_t size, struct append *append)
+{
+    struct log *log = writer->log;
+    struct lock_file *lock = log->lock;
+    append->address = tail;
+    append->place = writer->tail->writable + address_offset(tail);
+    if (append->lsn == 0) append->lsn = tail;
+
+    // The intent before the tail. Killed between the two, the next owner of the append lock finds an intent at the tail and
+    // voids it. Kind last: partner of the acquire in append_mend and in who mends the stripe.
+    for (uint32_t i = append->stripe; i < append->stripe + append->stripe_count; ++i) {
+        struct intent *intent = intent_of(lock, log->fixed->stripes, i);
+        atomic_store_explicit(&intent->address, tail, memory_order_relaxed);
+        intent->count = append->count;
+        intent->live_bytes = append->live_bytes;
+        atomic_store_explicit(&intent->kind, append->kind, memory_order_release);
+    }
+    struct record_header *header = (struct record_header *)(void *)append->place;
+    // A dead writer's reservation that was taken back may stand here, of another size.
+    if (atomic_load_explicit(&header->first, memory_order_relaxed) != 0) {
+        atomic_store_explicit(&header->first, 0, memory_order_release);
+        atomic_thread_fence(memory_order_release);
+    }
+    header->value_size = (uint32_t)append->value_size;
+    header->lsn = append->lsn;
+    uint64_t first =
+        first_of_room(RECORD_RESERVED, append->key_size, header->value_size, append->lsn, log->fixed->seed, tail);
+    atomic_store_explicit(&header->first, first, memory_order_release);
+    // Release: who sees this tail sees a reserved header or a whole record below it, and the intent. Killed after it: the
+    // room is a hole that whoever mends the stripe turns into a filler.
+    atomic_store_explicit(&lock->tail, tail + size / ADDRESS_UNIT, memory_order_release);
+}
+
+static enum obstacle try_reserve(struct log_writer *writer, struct append *append, uint64_t size, uint64_t *number)
+{
+    struct lock_file *lock = writer->log->lock;
+    for (;;) {
+        // Relaxed: only the owner of the append lock moves the tail, and that is us.
+        uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_relaxed);
+        *number = address_number(tail);
+        if (writer->tail == NULL || writer->tail->number != *number) {
+            if (writer->spare == NULL || writer->spare->number != *number) return OBSTACLE_TAIL_NOT_MAPPED;
+            struct segment *old = writer->tail;
+            writer->tail = writer->spare;
+            writer->spare = old; // Let go of later, while no lock is held.
+        }
+        if (size <= writer->tail->size - address_offset(tail)) {
+            reserve_at_tail(writer, tail, size, append);
+            return OBSTACLE_NONE;
+        }
+        enum obstacle obstacle = roll(writer, append->class, size, number);
+        if (obstacle != OBSTACLE_NONE) return obstacle;
+    }
+}
+
+odm_status odm__log_reserve(struct log_writer *writer, uint64_t head, struct append *append, odm_error *error)
+{
+    struct lock_file *lock = writer->log->lock;
+    uint64_t size = record_size(append->key_size, append->value_size);
+    assert(size <= ODM_RECORD_SIZE_MAX);
+
+    if (append->class == APPEND_PUT && atomic_load_explicit(&lock->no_space, memory_order_relaxed) != 0) {
+        odm_status status = spare_make(writer, head, size, error);
+        if (status != ODM_OK) return status;
+    }
+    for (;;) {
+        odm_status status = append_take(writer, error);
+        if (status != ODM_OK) return status;
+        uint64_t number = 0;
+        enum obstacle obstacle = try_reserve(writer, append, size, &number);
+        append_give(writer);
+        if (obstacle == OBSTACLE_NONE) return ODM_OK;
+
+        if (obstacle == OBSTACLE_TAIL_NOT_MAPPED) {
+            status = writer_move(writer, &writer->tail, number, error);
+        } else if (obstacle == OBSTACLE_SPARE_NOT_MAPPED) {
+            status = writer_move(writer, &writer->spare, number, error);
+        } else {
+            status = spare_make(writer, head, size, error);
+        }
+        if (status != ODM_OK) return status;
+    }
+}
+
+void odm__log_complete(const struct log *log, const struct append *append, const void *key, const void *value)
+{
+    uint64_t seed = log->fixed->seed;
+    struct record_header *header = (struct record_header *)(void *)append->place;
+    unsigned char *to = append->place + RECORD_HEADER_SIZE;
+    if (append->key_size != 0) memcpy(to, key, append->key_size);
+    memset(to + append->key_size, 0, padded(append->key_size) - append->key_size);
+    to += padded(append->key_size);
+    if (append->value_size != 0) memcpy(to, value, append->value_size);
+    memset(to + append->value_size, 0, padded(append->value_size) - append->value_size);
+
+    uint32_t word = record_word(append->kind, append->key_size);
+    header->check_b = check_value(to, append->value_size, seed, append->address);
+    uint32_t check_a = check_header(word, header->value_size, header->check_b, append->lsn, key, append->key_size, seed,
+                                    append->address);
+    // Release: who sees it sees the whole record. Killed before it: reserved; after it: a record.
+    atomic_store_explicit(&header->first, (uint64_t)word << 32 | check_a, memory_order_release);
+}
+
+odm_status odm__log_fill(struct log_writer *writer, uint64_t address, odm_error *error)
+{
+    struct log *log = writer->log;
+    struct segment *segment;
+    odm_status status = segment_take_writable(log, address_number(address), &segment, error);
+    if (status != ODM_OK) return status;
+    struct record_header *header = (struct record_header *)(void *)(segment->writable + address_offset(address));
+    uint32_t word = (uint32_t)(atomic_load_explicit(&header->first, memory_order_acquire) >> 32);
+    assert(record_word_kind(word) == RECORD_RESERVED);
+    uint64_t first = first_of_room(RECORD_FILLER, record_word_key_size(word), header->value_size, header->lsn,
+                                   log->fixed->seed, address);
+    atomic_store_explicit(&header->first, first, memory_order_release);
+    segment_give_writable(log, &segment);
+    return ODM_OK;
+}

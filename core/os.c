@@ -1,0 +1,244 @@
+/* os.c - the system calls of Linux behind os.h. The only file that knows Linux. */
+#include "os.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/futex.h>
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x4000U // Linux 6.8
+#endif
+
+static int os_open(int directory, const char *name, int flags, mode_t mode)
+{
+    return openat(directory, name, flags | O_CLOEXEC, mode);
+}
+
+static int os_memory_file(const char *name)
+{
+    return memfd_create(name, MFD_CLOEXEC);
+}
+
+static int os_duplicate(int fd)
+{
+    return fcntl(fd, F_DUPFD_CLOEXEC, 0);
+}
+
+static int os_identify(int fd, struct file_identity *identity)
+{
+    struct statx status;
+    memset(&status, 0, sizeof status);
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID_UNIQUE, &status) != 0) return -1;
+
+    // Where the C library's struct has no mount id yet, the kernel puts it at this fixed offset.
+    uint64_t mount_id;
+    memcpy(&mount_id, (const unsigned char *)&status + 0x90, sizeof mount_id);
+    *identity = (struct file_identity){
+        .device = makedev(status.stx_dev_major, status.stx_dev_minor),
+        .inode = status.stx_ino,
+        .birth_ns = status.stx_mask & STATX_BTIME
+                        ? (uint64_t)status.stx_btime.tv_sec * 1000000000U + status.stx_btime.tv_nsec
+                        : 0,
+        .mount_id = status.stx_mask & STATX_MNT_ID_UNIQUE ? mount_id : 0,
+        .size = status.stx_size,
+        .links = status.stx_nlink,
+        .mode = status.stx_mode,
+        .uid = status.stx_uid,
+        .gid = status.stx_gid,
+    };
+    return 0;
+}
+
+static int os_file_system(int fd, uint64_t *magic)
+{
+    struct statfs status;
+    if (fstatfs(fd, &status) != 0) return -1;
+    *magic = (uint32_t)status.f_type;
+    return 0;
+}
+
+static int os_reserve(int fd, off_t offset, off_t size)
+{
+    int result;
+    do {
+        result = fallocate(fd, 0, offset, size);
+    } while (result != 0 && errno == EINTR);
+    return result;
+}
+
+static int os_file_size_limit(uint64_t *bytes)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0) return -1;
+    *bytes = limit.rlim_cur == RLIM_INFINITY ? UINT64_MAX : (uint64_t)limit.rlim_cur;
+    return 0;
+}
+
+static int os_sync_map(void *base, size_t size)
+{
+    return msync(base, size, MS_SYNC);
+}
+
+static int os_start_write_back(int fd, off_t offset, off_t size)
+{
+    return sync_file_range(fd, offset, size, SYNC_FILE_RANGE_WRITE);
+}
+
+static int os_rename_new(int directory, const char *from, const char *to)
+{
+    int result = renameat2(directory, from, directory, to, RENAME_NOREPLACE);
+    if (result == 0 || (errno != EINVAL && errno != ENOSYS)) return result;
+    // File systems without it have links. Killed between the two, both names stay, and no writer opens the map.
+    result = linkat(directory, from, directory, to, 0);
+    return result == 0 ? unlinkat(directory, from, 0) : result;
+}
+
+static int os_rename(int directory, const char *from, const char *to)
+{
+    return renameat(directory, from, directory, to);
+}
+
+static int os_unlink(int directory, const char *name, bool is_directory)
+{
+    return unlinkat(directory, name, is_directory ? AT_REMOVEDIR : 0);
+}
+
+static int os_list(int directory, void (*found)(void *context, const char *name), void *context)
+{
+    int fd = openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    DIR *listing = fdopendir(fd);
+    if (listing == NULL) {
+        close(fd);
+        return -1;
+    }
+    errno = 0;
+    for (struct dirent *entry; (entry = readdir(listing)) != NULL; errno = 0) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) found(context, entry->d_name);
+    }
+    int number = errno;
+    closedir(listing);
+    errno = number;
+    return number == 0 ? 0 : -1;
+}
+
+static int os_set_no_copy_on_write(int fd)
+{
+    int flags = 0;
+    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) != 0) return -1;
+    flags |= FS_NOCOW_FL;
+    return ioctl(fd, FS_IOC_SETFLAGS, &flags);
+}
+
+/* Open-file-description locks: they belong to the descriptor, not the process, so two copies of this
+ * library do not disturb each other, and the kernel frees them when the last copy of the descriptor is closed. */
+static int os_lock(int fd, int command, short type, off_t at, off_t size, short *type_found)
+{
+    struct flock lock = {.l_type = type, .l_whence = SEEK_SET, .l_start = at, .l_len = size};
+    int result;
+    do {
+        result = fcntl(fd, command, &lock);
+    } while (result != 0 && errno == EINTR);
+    if (result == 0 && type_found != NULL) *type_found = lock.l_type;
+    return result;
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9') return c - '0';
+    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
+    return -1;
+}
+
+static int os_boot_id(uint64_t id[2])
+{
+    char text[64];
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return -1;
+    ssize_t size = read(fd, text, sizeof text);
+    close(fd);
+
+    int digits = 0;
+    id[0] = id[1] = 0;
+    for (ssize_t i = 0; i < size && digits < 32; ++i) {
+        int digit = hex_digit(text[i]);
+        if (digit < 0) continue;
+        id[digits / 16] = id[digits / 16] << 4 | (uint64_t)digit;
+        ++digits;
+    }
+    return digits == 32 ? 0 : -1;
+}
+
+static int os_random_bytes(void *buffer, size_t size)
+{
+    return getrandom(buffer, size, 0) == (ssize_t)size ? 0 : -1;
+}
+
+static uint64_t os_now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+/* Not private: the waiters may be in other processes. */
+static int os_futex_wait(void *word, uint32_t expected, uint64_t timeout_ns)
+{
+    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000U),
+                               .tv_nsec = (long)(timeout_ns % 1000000000U)};
+    return (int)syscall(SYS_futex, word, FUTEX_WAIT, expected, &timeout, NULL, 0);
+}
+
+static int os_futex_wake(void *word, int waiters)
+{
+    return (int)syscall(SYS_futex, word, FUTEX_WAKE, waiters, NULL, NULL, 0);
+}
+
+struct odm__os odm__os = {
+    .open = os_open,
+    .memory_file = os_memory_file,
+    .duplicate = os_duplicate,
+    .close = close,
+    .identify = os_identify,
+    .file_system = os_file_system,
+    .read_at = pread,
+    .write_at = pwrite,
+    .reserve = os_reserve,
+    .truncate = ftruncate,
+    .file_size_limit = os_file_size_limit,
+    .sync_data = fdatasync,
+    .sync_directory = fsync,
+    .sync_map = os_sync_map,
+    .start_write_back = os_start_write_back,
+    .map = mmap,
+    .unmap = munmap,
+    .advise = madvise,
+    .make_directory = mkdirat,
+    .rename_new = os_rename_new,
+    .rename = os_rename,
+    .unlink = os_unlink,
+    .list = os_list,
+    .change_owner = fchown,
+    .change_mode = fchmod,
+    .set_no_copy_on_write = os_set_no_copy_on_write,
+    .lock = os_lock,
+    .boot_id = os_boot_id,
+    .random_bytes = os_random_bytes,
+    .now_ns = os_now_ns,
+    .futex_wait = os_futex_wait,
+    .futex_wake = os_futex_wake,
+};

@@ -1,0 +1,288 @@
+/* reader.c - looking up, and the segments a handle keeps mapped. Contract: reader.h. */
+#include "reader.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "checksum.h"
+#include "os.h"
+#include "status.h"
+
+enum { VIEW_COUNT = 1 << 16 };
+
+odm_status odm__reader_open(struct reader *reader, struct store *store, struct log *log, uint64_t seed,
+                            odm_error *error)
+{
+    memset(reader, 0, sizeof *reader);
+    reader->store = store;
+    reader->log = log;
+    reader->seed = seed;
+    // 1 MiB of addresses, of which a map of a few hundred segments touches a page or two.
+    void *views = odm__os.map(NULL, VIEW_COUNT * sizeof *reader->views, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (views == MAP_FAILED) return odm__fail_os(error, "map", "a table of segments");
+    reader->views = views;
+    return ODM_OK;
+}
+
+odm_status odm__reader_attach(struct reader *reader, struct index_file *file, const struct meta_fixed *fixed,
+                              const struct lock_client *client, uint32_t wait_ms)
+{
+    odm__index_view(&reader->index, file, fixed, client, wait_ms);
+    reader->recycled = atomic_load_explicit(&reader->index.header->recycled, memory_order_acquire);
+    reader->head = atomic_load_explicit(&reader->index.header->head, memory_order_acquire);
+    return ODM_OK;
+}
+
+/* Releases the references that `all` or that were dropped. */
+static void held_release(struct reader *reader, bool all)
+{
+    struct held_segment **link = &reader->held;
+    while (*link != NULL) {
+        struct held_segment *held = *link;
+        if (!all && !held->dropped) {
+            link = &held->next;
+            continue;
+        }
+        *link = held->next;
+        odm__log_release(reader->log, held->segment);
+        free(held);
+    }
+}
+
+void odm__reader_close(struct reader *reader)
+{
+    held_release(reader, true);
+    if (reader->views != NULL) odm__os.unmap(reader->views, VIEW_COUNT * sizeof *reader->views);
+    if (reader->store != NULL && reader->index.file != NULL)
+        odm__store_index_release(reader->store, reader->index.file);
+    reader->views = NULL;
+}
+
+/* ---- segments ----------------------------------------------------------------------------------------------------- */
+
+static struct segment_view *view_of(const struct reader *reader, uint64_t slot)
+{
+    return &reader->views[slot_number(slot)];
+}
+
+/* The full number of the segment a slot names: the one from head on that it is the remainder of. */
+static uint64_t number_of(const struct reader *reader, uint64_t slot)
+{
+    uint64_t modulus = UINT64_C(1) << SLOT_NUMBER_BITS;
+    uint64_t head = address_number(reader->head);
+    return head + ((slot_number(slot) - head) & (modulus - 1));
+}
+
+static odm_status segment_missing(uint64_t number, odm_error *error)
+{
+    return odm__fail(error, ODM_E_CORRUPT, "log/%011" PRIu64 ", which the index names, is missing or not of this map",
+                     number);
+}
+
+/* Maps the segment a slot names, for this reader. */
+static odm_status view_map(struct reader *reader, uint64_t slot, odm_error *error)
+{
+    uint64_t number = number_of(reader, slot);
+    struct held_segment *held = malloc(sizeof *held);
+    if (held == NULL) return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
+    struct segment *segment;
+    odm_status status = odm__log_segment(reader->log, number, &segment, error);
+    if (status == ODM_NOT_FOUND) status = segment_missing(number, error);
+    if (status == ODM_OK && !odm__segment_is_whole(reader->log, segment)) {
+        odm__log_release(reader->log, segment);
+        status = segment_missing(number, error);
+    }
+    if (status != ODM_OK) {
+        free(held);
+        return status;
+    }
+    *held = (struct held_segment){.next = reader->held, .segment = segment};
+    reader->held = held;
+    *view_of(reader, slot) = (struct segment_view){.base = segment->base, .end = segment->size};
+    return ODM_OK;
+}
+
+odm_status odm__reader_segment_of(struct reader *reader, uint64_t slot, struct segment **segment, odm_error *error)
+{
+    uint64_t number = number_of(reader, slot);
+    odm_status status = odm__log_segment(reader->log, number, segment, error);
+    return status == ODM_NOT_FOUND ? segment_missing(number, error) : status;
+}
+
+odm_status odm__reader_renew(struct reader *reader, odm_error *error)
+{
+    // The counter first, then head: the other way round, a segment that left in between would be missed for ever.
+    uint64_t recycled = atomic_load_explicit(&reader->index.header->recycled, memory_order_acquire);
+    if (reader->store != NULL && atomic_load_explicit(&reader->index.header->superseded, memory_order_acquire) != 0) {
+        struct index_file *newer;
+        odm_status status = odm__store_index(reader->store, &newer, error);
+        if (status != ODM_OK) return status;
+        struct index_file *older = reader->index.file;
+        const struct lock_client *client = reader->index.client;
+        (void)odm__reader_attach(reader, newer, &reader->store->meta.fixed, client, reader->index.wait_ms);
+        odm__store_index_release(reader->store, older);
+        recycled = reader->recycled;
+    }
+    uint64_t head = atomic_load_explicit(&reader->index.header->head, memory_order_acquire);
+    for (struct held_segment *held = reader->held; held != NULL; held = held->next) {
+        if (held->dropped || held->segment->number >= address_number(head)) continue;
+        held->dropped = true;
+        reader->views[held->segment->number & ((1 << SLOT_NUMBER_BITS) - 1)] = (struct segment_view){.end = 0};
+    }
+    reader->head = head;
+    reader->recycled = recycled;
+    if (!reader->lent) held_release(reader, false);
+    return ODM_OK;
+}
+
+odm_status odm__reader_refresh(struct reader *reader, odm_error *error)
+{
+    if (reader->lent) {
+        reader->lent = false;
+        held_release(reader, false);
+    }
+    return odm__reader_is_stale(reader) ? odm__reader_renew(reader, error) : ODM_OK;
+}
+
+/* ---- records ------------------------------------------------------------------------------------------------------ */
+
+static odm_status slot_is_corrupt(const struct reader *reader, uint64_t slot, const char *why, odm_error *error)
+{
+    return odm__fail(error, ODM_E_CORRUPT, "log/%011" PRIu64 ", offset %" PRIu64 ": %s", number_of(reader, slot),
+                     slot_offset(slot), why);
+}
+
+odm_status odm__reader_resolve(struct reader *reader, uint64_t slot, struct record *record, odm_error *error)
+{
+    if (view_of(reader, slot)->end == 0) {
+        odm_status status = view_map(reader, slot, error);
+        if (status != ODM_OK) return status;
+    }
+    struct segment_view view = *view_of(reader, slot);
+    struct segment segment = {.number = number_of(reader, slot), .base = view.base, .size = view.end};
+    uint64_t address = address_make(segment.number, slot_offset(slot));
+    enum record_check check = reader->verify ? CHECK_ALL : CHECK_NOTHING;
+    if (odm__log_read(reader->log, &segment, address, check, record) != RECORD_WHOLE || record->kind != RECORD_PUT) {
+        return slot_is_corrupt(reader, slot, "the index names this place, but no whole record of a put stands there",
+                               error);
+    }
+    return ODM_OK;
+}
+
+odm_status odm__reader_hash_of(void *context, uint64_t slot, uint64_t *hash, odm_error *error)
+{
+    struct reader *reader = context;
+    struct record record;
+    odm_status status = odm__reader_resolve(reader, slot, &record, error);
+    if (status == ODM_OK) *hash = hash_key(record.key, record.key_size, reader->seed);
+    return status;
+}
+
+odm_status odm__reader_locate(struct reader *reader, const struct chunk *chunk, const void *key, size_t key_size,
+                              uint64_t hash, struct place *place, odm_error *error)
+{
+    enum { NOWHERE = UINT32_MAX };
+    uint32_t mask = chunk->slot_count - 1;
+    uint32_t at = hash_home(hash) & mask;
+    place->found = false;
+    place->at = NOWHERE;
+    // To the end of the probe, before a tombstone is taken: the key may lie behind it.
+    for (uint32_t i = 0; i < chunk->slot_count; ++i, at = (at + 1) & mask) {
+        uint64_t slot = atomic_load_explicit(&chunk->slots[at], memory_order_relaxed);
+        if (slot == SLOT_EMPTY) {
+            if (place->at == NOWHERE) place->at = at;
+            return ODM_OK;
+        }
+        if (slot == SLOT_TOMBSTONE) {
+            if (place->at == NOWHERE) place->at = at;
+            continue;
+        }
+        if (slot >> SLOT_TAG_SHIFT != hash_tag(hash)) continue;
+        odm_status status = odm__reader_resolve(reader, slot, &place->record, error);
+        if (status != ODM_OK) return status;
+        if (place->record.key_size != key_size || !same_bytes(place->record.key, key, key_size)) continue;
+        place->found = true;
+        place->at = at;
+        return ODM_OK;
+    }
+    return odm__fail(error, ODM_E_CORRUPT, "index: a chunk has no empty slot");
+}
+
+/* What a single try of a lookup comes to. */
+enum find_outcome { FIND_HIT, FIND_MISS, FIND_NOT_MAPPED, FIND_DAMAGE, FIND_INDEX_ERROR };
+
+static inline __attribute__((always_inline)) enum find_outcome find_once(struct reader *reader, const void *key,
+                                                                         size_t key_size, uint64_t hash, uint64_t *slot,
+                                                                         const struct record_header **record,
+                                                                         odm_error *error)
+{
+    uint64_t word;
+    if (__builtin_expect(odm__index_word(&reader->index, hash, &word, error) != ODM_OK, 0)) return FIND_INDEX_ERROR;
+    struct probe probe;
+    odm__probe_start(&reader->index, word, hash, &probe);
+    for (;;) {
+        *slot = odm__probe_next(&probe);
+        if (*slot == SLOT_EMPTY) return __builtin_expect(probe.left != 0, 1) ? FIND_MISS : FIND_DAMAGE;
+
+        const struct segment_view *view = view_of(reader, *slot);
+        uint64_t offset = slot_offset(*slot);
+        if (__builtin_expect(offset >= view->end, 0)) return FIND_NOT_MAPPED;
+        // A header and a key may be read before the end is checked: SEGMENT_GUARD bytes follow.
+        struct record_header *header = (struct record_header *)(uintptr_t)(view->base + offset);
+        uint32_t key_word = (uint32_t)(atomic_load_explicit(&header->first, memory_order_relaxed) >> 32);
+        if (__builtin_expect(key_word == record_word(RECORD_PUT, key_size), 1) &&
+            same_bytes(record_key(header), key, key_size)) {
+            *record = header;
+            uint64_t end = offset + record_size(key_size, header->value_size);
+            return __builtin_expect(end <= view->end, 1) ? FIND_HIT : FIND_DAMAGE;
+        }
+        // Another key with the same tag; but a live slot never names anything else than a put.
+        if (record_word_kind(key_word) != RECORD_PUT) return FIND_DAMAGE;
+    }
+}
+
+static __attribute__((noinline, cold)) odm_status find_slowly(struct reader *reader, const void *key, size_t key_size,
+                                                              uint64_t hash, const struct record_header **record,
+                                                              odm_error *error)
+{
+    // Each turn either maps a segment, or follows something that another client has recycled meanwhile.
+    for (;;) {
+        uint64_t slot = 0;
+        enum find_outcome outcome = find_once(reader, key, key_size, hash, &slot, record, error);
+        odm_status status = outcome == FIND_HIT ? ODM_OK : ODM_NOT_FOUND;
+        if (outcome == FIND_NOT_MAPPED && view_of(reader, slot)->end != 0) outcome = FIND_DAMAGE;
+        if (outcome == FIND_NOT_MAPPED) status = view_map(reader, slot, error);
+        if (outcome == FIND_INDEX_ERROR) status = error != NULL ? error->status : ODM_E_CORRUPT;
+        if (outcome == FIND_DAMAGE && slot == 0) {
+            status = odm__fail(error, ODM_E_CORRUPT, "index: a chunk has no empty slot");
+        } else if (outcome == FIND_DAMAGE) {
+            status =
+                slot_is_corrupt(reader, slot, "the index names this place, but no record of a put stands there", error);
+        }
+        if (odm__reader_is_stale(reader)) {
+            status = odm__reader_renew(reader, error);
+            if (status != ODM_OK) return status;
+            continue;
+        }
+        if (outcome == FIND_NOT_MAPPED && status == ODM_OK) continue;
+        if (outcome == FIND_HIT && reader->verify) {
+            struct record whole;
+            return odm__reader_resolve(reader, slot, &whole, error);
+        }
+        return status;
+    }
+}
+
+odm_status odm__reader_find(struct reader *reader, const void *key, size_t key_size, uint64_t hash,
+                            const struct record_header **record, odm_error *error)
+{
+    uint64_t slot;
+    enum find_outcome outcome = find_once(reader, key, key_size, hash, &slot, record, error);
+    if (__builtin_expect(outcome <= FIND_MISS && !odm__reader_is_stale(reader) && !reader->verify, 1)) {
+        return outcome == FIND_HIT ? ODM_OK : ODM_NOT_FOUND;
+    }
+    return find_slowly(reader, key, key_size, hash, record, error);
+}

@@ -1,0 +1,682 @@
+/* recover.c - from the files of a map to a state that can be trusted. Contract: recover.h. */
+#include "recover.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "checksum.h"
+#include "os.h"
+#include "reader.h"
+#include "status.h"
+
+#define INDEX_NAME "index"
+#define INDEX_NEW_NAME "index.new"
+#define LOCK_NAME "lock"
+#define LOCK_NEW_NAME "lock.new"
+
+/* ---- marks -------------------------------------------------------------------------------------------------------- */
+
+static odm_status marks_now(const struct store *store, int index_fd, int lock_fd, struct marks *marks, odm_error *error)
+{
+    memset(marks, 0, sizeof *marks);
+    struct file_identity index, lock, directory = {0};
+    if (odm__os.identify(index_fd, &index) != 0 || odm__os.identify(lock_fd, &lock) != 0) {
+        return odm__fail_os(error, "look at", "index and lock");
+    }
+    if (!store->in_memory && odm__os.identify(store->directory.fd, &directory) != 0) {
+        return odm__fail_os(error, "look at", store->path);
+    }
+    if (odm__os.boot_id(marks->boot) != 0) marks->boot[0] = marks->boot[1] = 0;
+    marks->device = index.device;
+    marks->index_inode = index.inode;
+    marks->index_birth_ns = index.birth_ns;
+    marks->lock_inode = lock.inode;
+    marks->lock_birth_ns = lock.birth_ns;
+    marks->directory_inode = directory.inode;
+    marks->directory_birth_ns = directory.birth_ns;
+    marks->mount_id = index.mount_id;
+    return ODM_OK;
+}
+
+static bool boot_is_known(const struct marks *marks)
+{
+    return (marks->boot[0] | marks->boot[1]) != 0;
+}
+
+static bool same_files(const struct marks *a, const struct marks *b)
+{
+    return boot_is_known(a) && a->boot[0] == b->boot[0] && a->boot[1] == b->boot[1] && a->device == b->device &&
+           a->index_inode == b->index_inode && a->index_birth_ns == b->index_birth_ns &&
+           a->lock_inode == b->lock_inode && a->lock_birth_ns == b->lock_birth_ns &&
+           a->directory_inode == b->directory_inode && a->directory_birth_ns == b->directory_birth_ns;
+}
+
+/* What cannot be had counts as different. */
+static bool all_is_known(const struct marks *marks)
+{
+    return marks->index_birth_ns != 0 && marks->lock_birth_ns != 0 && marks->directory_birth_ns != 0 &&
+           marks->mount_id != 0;
+}
+
+/* Same boot, same device, and a lock file that was in this place: its tail and intents may be believed if the log agrees. */
+static bool same_place(const struct marks *a, const struct marks *b)
+{
+    return boot_is_known(a) && a->boot[0] == b->boot[0] && a->boot[1] == b->boot[1] && a->device == b->device &&
+           a->lock_inode == b->lock_inode && a->directory_inode == b->directory_inode;
+}
+
+/* ---- the files as they are ---------------------------------------------------------------------------------------- */
+
+static odm_status check_links(int fd, const char *name, odm_error *error)
+{
+    struct file_identity identity;
+    if (odm__os.identify(fd, &identity) != 0) return odm__fail_os(error, "look at", name);
+    if (identity.links <= 1) return ODM_OK;
+    return odm__fail(error, ODM_E_CORRUPT, "%s has %u links: a map that is linked from two places can not be written",
+                     name, identity.links);
+}
+
+struct found_files {
+    struct index_file *index;
+    int lock_fd;
+    struct lock_file *lock; // mapped writable, or read into memory
+    bool trusted;           // the index is what the log says, and the lock file goes with it
+    bool same_place;        // the lock file's tail and intents are worth a look
+};
+
+static void found_close(struct found_files *found, bool writable)
+{
+    if (found->index != NULL) odm__index_close(found->index);
+    if (found->lock != NULL && writable) odm__file_unmap(found->lock, sizeof *found->lock);
+    if (found->lock != NULL && !writable) free(found->lock);
+    if (found->lock_fd >= 0) odm__os.close(found->lock_fd);
+    *found = (struct found_files){.lock_fd = -1};
+}
+
+static odm_status lock_load(int fd, bool writable, struct lock_file **lock, odm_error *error)
+{
+    struct file_identity identity;
+    if (odm__os.identify(fd, &identity) != 0) return odm__fail_os(error, "look at", LOCK_NAME);
+    if (identity.size != sizeof **lock) return ODM_NOT_FOUND; // Not worth anything; a new one will be made.
+    if (writable) return odm__file_map(fd, sizeof **lock, 0, true, (void **)lock, error);
+    *lock = malloc(sizeof **lock);
+    if (*lock == NULL) return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
+    if (odm__os.read_at(fd, *lock, sizeof **lock, 0) == (ssize_t)sizeof **lock) return ODM_OK;
+    free(*lock);
+    *lock = NULL;
+    return odm__fail_os(error, "read", LOCK_NAME);
+}
+
+/* Opens index and lock and says how far they can be believed. attached: a writer is known to be attached. What is missing or
+ * not ours is no error: it is not trusted. */
+static odm_status find_files(const struct store *store, bool attached, struct found_files *found, odm_error *error)
+{
+    bool writable = !store->read_only;
+    *found = (struct found_files){.lock_fd = -1};
+    odm_status status =
+        odm__index_open(&store->directory, INDEX_NAME, &store->meta.fixed, writable, &found->index, error);
+    if (status != ODM_OK) found->index = NULL;
+    // A reader that may not read a file can not trust it either.
+    if (status != ODM_OK && status != ODM_NOT_FOUND && status != ODM_E_CORRUPT && writable) return status;
+    status = odm__file_open(&store->directory, LOCK_NAME, writable, &found->lock_fd, error);
+    if (status != ODM_OK && !writable) return ODM_OK;
+    if (status == ODM_OK) status = lock_load(found->lock_fd, writable, &found->lock, error);
+    if (status == ODM_NOT_FOUND) return ODM_OK;
+    if (status == ODM_OK && writable) status = check_links(found->lock_fd, LOCK_NAME, error);
+    if (status == ODM_OK && writable && found->index != NULL) status = check_links(found->index->fd, INDEX_NAME, error);
+    if (status != ODM_OK) {
+        found_close(found, writable);
+        return status;
+    }
+
+    struct marks now;
+    int index_fd = found->index != NULL ? found->index->fd : found->lock_fd;
+    status = marks_now(store, index_fd, found->lock_fd, &now, error);
+    if (status != ODM_OK) {
+        found_close(found, writable);
+        return status;
+    }
+    const struct marks *then = &found->lock->marks;
+    bool same = found->index != NULL && same_files(then, &now);
+    found->trusted = same && (attached || (all_is_known(&now) && then->mount_id == now.mount_id));
+    found->same_place = same_place(then, &now);
+    return ODM_OK;
+}
+
+/* ---- reading the log ---------------------------------------------------------------------------------------------- */
+
+/* Where a rebuild reads, what it builds, and what it found. */
+struct rebuild {
+    const struct store *store;
+    struct meta_slot slot;
+    struct chain chain;
+    struct reader reader;   // looks through the index that is being built
+    struct lock_file *lock; // believed as far as tail and intents go, or NULL
+    uint64_t *reserved;     // addresses of reserved records that an intent names
+    size_t reserved_count;
+    uint64_t records;
+    uint64_t end;        // where the log ends
+    uint64_t position;   // of the end: bytes since the map was made
+    uint64_t number_max; // the highest number seen, in a file or in the lock file
+    bool kept;           // nothing returned is missing
+    bool torn;           // the log ends at a record that is not whole, rather than where nothing stands
+};
+
+static odm_status damage(uint64_t address, const char *why, odm_error *error)
+{
+    return odm__fail(error, ODM_E_CORRUPT,
+                     "log/%011" PRIu64 ", offset %" PRIu64 ": %s, below what was synced. Nothing was changed",
+                     address_number(address), address_offset(address), why);
+}
+
+static bool intent_names(const struct rebuild *rebuild, uint64_t address)
+{
+    uint32_t stripes = rebuild->store->meta.fixed.stripes;
+    for (uint32_t i = 0; i < stripes; ++i) {
+        struct intent *intent = intent_of(rebuild->lock, stripes, i);
+        if (atomic_load(&intent->kind) != RECORD_NONE && atomic_load(&intent->address) == address) return true;
+    }
+    return false;
+}
+
+static void stripe_count_add(struct stripe *stripe, uint64_t count, uint64_t live_bytes)
+{
+    atomic_fetch_add_explicit(&stripe->count, count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&stripe->live_bytes, live_bytes, memory_order_relaxed);
+}
+
+static odm_status replay_clear(struct rebuild *rebuild, odm_error *error)
+{
+    struct index *index = &rebuild->reader.index;
+    for (uint32_t i = 0; i < rebuild->store->meta.fixed.stripes; ++i) {
+        odm_status status = odm__index_clear(index, i, error);
+        if (status != ODM_OK) return status;
+        atomic_store(&index->stripes[i].count, 0);
+        atomic_store(&index->stripes[i].live_bytes, 0);
+    }
+    return ODM_OK;
+}
+
+static odm_status replay(struct rebuild *rebuild, const struct record *record, odm_error *error)
+{
+    struct reader *reader = &rebuild->reader;
+    if (record->kind == RECORD_CLEAR) return replay_clear(rebuild, error);
+    if (record->kind >= RECORD_FILLER) return ODM_OK;
+
+    uint64_t hash = hash_key(record->key, record->key_size, reader->seed);
+    struct stripe *stripe = &reader->index.stripes[hash_stripe(hash, reader->index.stripe_bits)];
+    struct hash_source source = {odm__reader_hash_of, reader};
+    struct chunk chunk;
+    odm_status status = odm__index_chunk(&reader->index, hash, &chunk, error);
+    if (status == ODM_OK && record->kind == RECORD_PUT) {
+        status = odm__index_make_room(&reader->index, hash, &source, &chunk, error);
+    }
+    struct place place;
+    if (status == ODM_OK)
+        status = odm__reader_locate(reader, &chunk, record->key, record->key_size, hash, &place, error);
+    if (status != ODM_OK) return status;
+
+    if (place.found) stripe_count_add(stripe, UINT64_C(0) - 1, 0 - place.record.size);
+    if (record->kind == RECORD_PUT) stripe_count_add(stripe, 1, record->size);
+    if (record->kind == RECORD_PUT && place.found) odm__chunk_update(&chunk, place.at, record->address);
+    if (record->kind == RECORD_PUT && !place.found) odm__chunk_insert(&chunk, place.at, hash, record->address);
+    if (record->kind == RECORD_REMOVE && place.found) odm__chunk_remove(&chunk, place.at);
+    return ODM_OK;
+}
+
+static odm_status note_reserved(struct rebuild *rebuild, uint64_t address, odm_error *error)
+{
+    uint64_t *more = realloc(rebuild->reserved, (rebuild->reserved_count + 1) * sizeof *more);
+    if (more == NULL) return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
+    rebuild->reserved = more;
+    rebuild->reserved[rebuild->reserved_count++] = address;
+    return ODM_OK;
+}
+
+/* Takes in one record. *ends: the log ends before it. */
+static odm_status read_record(struct rebuild *rebuild, const struct segment *segment, uint64_t *address, bool *ends,
+                              odm_error *error)
+{
+    bool synced = *address < rebuild->slot.watermark;
+    struct record record;
+    enum record_state state =
+        odm__log_read(&rebuild->store->log, segment, *address, synced ? CHECK_HEADER : CHECK_ALL, &record);
+    if (state != RECORD_WHOLE) {
+        if (synced)
+            return damage(*address, state == RECORD_BAD ? "a record is not whole" : "a record is missing", error);
+        *ends = true;
+        rebuild->torn = state == RECORD_BAD;
+        return ODM_OK;
+    }
+    odm_status status = ODM_OK;
+    if (record.kind == RECORD_RESERVED) {
+        if (synced) return damage(*address, "a record was never completed", error);
+        if (rebuild->lock == NULL || !intent_names(rebuild, *address)) {
+            *ends = rebuild->torn = true;
+            return ODM_OK;
+        }
+        status = note_reserved(rebuild, *address, error);
+    } else {
+        status = replay(rebuild, &record, error);
+    }
+    ++rebuild->records;
+    *address += record.size / ADDRESS_UNIT;
+    return status;
+}
+
+/* Reads the log from head to its end. */
+static odm_status read_log(struct rebuild *rebuild, odm_error *error)
+{
+    struct log *log = (struct log *)(uintptr_t)&rebuild->store->log;
+    uint64_t address = rebuild->slot.head;
+    uint64_t tail = rebuild->lock == NULL ? UINT64_MAX : atomic_load(&rebuild->lock->tail);
+    uint64_t segment_end = UINT64_MAX, next_first = UINT64_MAX;
+    struct segment *segment = NULL;
+    odm_status status = ODM_OK;
+    bool ends = address == 0;
+    while (!ends && status == ODM_OK) {
+        // Asked before what stands there is looked at: the rest of a segment that was left is no record.
+        if (address == segment_end) {
+            address = next_first;
+        } else if (address == tail) {
+            break;
+        }
+        if (segment == NULL || segment->number != address_number(address)) {
+            odm__chain_next(&rebuild->chain, address, &segment_end, &next_first);
+            if (segment != NULL) odm__log_release(log, segment);
+            segment = NULL;
+            status = odm__log_segment(log, address_number(address), &segment, error);
+            if (status == ODM_NOT_FOUND || (status == ODM_OK && !odm__segment_is_whole(log, segment))) {
+                status = damage(address, "the segment is missing or its header is damaged", error);
+            }
+            if (status != ODM_OK) break;
+        }
+        if (address == segment_end || address == tail) continue; // A segment that was begun and not written to.
+        bool over = segment->size - address_offset(address) < RECORD_HEADER_SIZE;
+        if (over && address < rebuild->slot.watermark) status = damage(address, "the next segment is missing", error);
+        if (over || status != ODM_OK) break;
+        status = read_record(rebuild, segment, &address, &ends, error);
+    }
+    rebuild->end = address;
+    if (status == ODM_OK && segment != NULL) rebuild->position = odm__segment_position(segment, address);
+    if (segment != NULL) odm__log_release(log, segment);
+    if (status == ODM_OK && address < rebuild->slot.watermark) status = damage(address, "the log ends", error);
+    return status;
+}
+
+/* What may stand at the tail if nothing is missing: nothing yet, or a reservation that was never made good. */
+static bool tail_is_clean(const struct rebuild *rebuild)
+{
+    struct log *log = (struct log *)(uintptr_t)&rebuild->store->log;
+    struct segment *segment;
+    if (odm__log_segment(log, address_number(rebuild->end), &segment, NULL) != ODM_OK) return false;
+    struct record record;
+    bool over = segment->size - address_offset(rebuild->end) < RECORD_HEADER_SIZE;
+    enum record_state state = over ? RECORD_ABSENT : odm__log_read(log, segment, rebuild->end, CHECK_HEADER, &record);
+    bool clean = state == RECORD_ABSENT || (state == RECORD_WHOLE && record.kind == RECORD_RESERVED);
+    odm__log_release(log, segment);
+    return clean;
+}
+
+/* Builds an index from the log, under this name; lock: whose tail and intents are to be believed, or NULL. */
+static odm_status rebuild_run(struct rebuild *rebuild, const struct directory *directory, const char *name,
+                              struct lock_file *lock, struct index_file **index, odm_error *error)
+{
+    const struct store *store = rebuild->store;
+    rebuild->lock = lock;
+    rebuild->reserved_count = 0;
+    rebuild->records = 0;
+    rebuild->torn = false;
+    odm_status status =
+        odm__index_create(directory, name, &store->meta.fixed, store->meta.fixed.capacity, index, error);
+    if (status != ODM_OK) return status;
+    struct index_header *header = (void *)(*index)->base;
+    atomic_store(&header->head, rebuild->slot.head);
+
+    struct log *log = (struct log *)(uintptr_t)&store->log;
+    status = odm__reader_open(&rebuild->reader, NULL, log, store->meta.fixed.seed, error);
+    if (status == ODM_OK) {
+        (void)odm__reader_attach(&rebuild->reader, *index, &store->meta.fixed, NULL, 0);
+        status = read_log(rebuild, error);
+        odm__reader_close(&rebuild->reader);
+    }
+    if (status == ODM_OK && lock != NULL)
+        rebuild->kept = rebuild->end == atomic_load(&lock->tail) && tail_is_clean(rebuild);
+    if (status != ODM_OK) {
+        odm__index_close(*index);
+        *index = NULL;
+    }
+    return status;
+}
+
+/* First with the lock file's word for where the log ends, if there is one; if the log does not bear it out, without. */
+static odm_status rebuild_index(struct rebuild *rebuild, const struct directory *directory, const char *name,
+                                struct lock_file *lock, struct index_file **index, odm_error *error)
+{
+    rebuild->kept = false;
+    if (lock != NULL && atomic_load(&lock->tail) >= rebuild->slot.watermark && rebuild->slot.head != 0) {
+        odm_status status = rebuild_run(rebuild, directory, name, lock, index, error);
+        if (status != ODM_OK || rebuild->kept) return status;
+        odm__index_close(*index);
+        status = odm__file_unlink(directory, name, error);
+        if (status != ODM_OK) return status;
+    }
+    return rebuild_run(rebuild, directory, name, NULL, index, error);
+}
+
+static void rebuild_report(const struct rebuild *rebuild, struct index_file *index, bool fresh, bool private_index)
+{
+    struct index_header *header = (void *)index->base;
+    uint64_t cut = 0;
+    for (size_t i = 0; i < rebuild->chain.count; ++i) {
+        const struct chain_link *link = &rebuild->chain.links[i];
+        bool behind = link->number > address_number(rebuild->end);
+        if (rebuild->kept || rebuild->end == 0 || !behind || !link->whole) continue;
+        cut += link->size; // More or less: the last segment of the log is seldom full.
+    }
+    header->recovery_kind = private_index   ? ODM_RECOVERY_PRIVATE
+                            : fresh         ? ODM_RECOVERY_NONE
+                            : rebuild->kept ? ODM_RECOVERY_KEPT
+                                            : ODM_RECOVERY_CUT;
+    header->recovery_records = rebuild->records;
+    header->recovery_bytes_cut = cut;
+    bool seen_cut = !rebuild->kept && (rebuild->torn || cut != 0);
+    header->recovery_from = seen_cut ? rebuild->end : 0;
+}
+
+static void rebuild_free(struct rebuild *rebuild)
+{
+    odm__chain_free(&rebuild->chain);
+    free(rebuild->reserved);
+}
+
+/* ---- a writable rebuild ------------------------------------------------------------------------------------------- */
+
+/* Room that the dead reserved and did not fill becomes fillers. */
+static odm_status fill_reserved(struct rebuild *rebuild, odm_error *error)
+{
+    struct log_writer writer = {.log = (struct log *)(uintptr_t)&rebuild->store->log};
+    for (size_t i = 0; i < rebuild->reserved_count; ++i) {
+        odm_status status = odm__log_fill(&writer, rebuild->reserved[i], error);
+        if (status != ODM_OK) return status;
+    }
+    return ODM_OK;
+}
+
+/* Makes what was kept durable, ends it with a new segment, and removes what lies behind. */
+static odm_status seal_log(struct rebuild *rebuild, uint64_t *tail, odm_error *error)
+{
+    struct log *log = (struct log *)(uintptr_t)&rebuild->store->log;
+    uint64_t number_max = rebuild->chain.number_max;
+    if (rebuild->number_max > number_max) number_max = rebuild->number_max;
+    uint64_t number = number_max < FIRST_NUMBER ? FIRST_NUMBER : number_max + 1;
+    odm_status status = ODM_OK;
+    for (size_t i = 0; status == ODM_OK && i < rebuild->chain.count; ++i) {
+        uint64_t at = rebuild->chain.links[i].number;
+        if (at < address_number(rebuild->slot.watermark) || at > address_number(rebuild->end)) continue;
+        if (rebuild->chain.links[i].whole) status = odm__log_sync_segment(log, at, error);
+    }
+    uint64_t head_position = 0;
+    if (rebuild->chain.count != 0 && rebuild->chain.links[0].whole) head_position = rebuild->chain.links[0].position;
+    uint64_t log_bytes = rebuild->end == 0 ? 0 : rebuild->position - head_position;
+    if (status == ODM_OK) status = odm__log_begin(log, number, rebuild->end, rebuild->position, log_bytes, error);
+    if (status != ODM_OK) return status;
+    *tail = address_make(number, SEGMENT_HEADER_SIZE);
+
+    for (size_t i = 0; status == ODM_OK && i < rebuild->chain.count; ++i) {
+        uint64_t at = rebuild->chain.links[i].number;
+        if (rebuild->end != 0 && at <= address_number(rebuild->end)) continue;
+        char name[SEGMENT_NAME_SIZE];
+        odm__segment_name(at, name);
+        status = odm__file_unlink(&log->directory, name, error);
+    }
+    return status == ODM_OK ? odm__directory_sync(&log->directory, error) : status;
+}
+
+/* Writes a lock file that goes with the index, and gives it its name. */
+static odm_status lock_make(const struct store *store, const struct index_file *index, uint64_t tail,
+                            const uint64_t spare[2], bool sync_failed, odm_error *error)
+{
+    odm_status status = odm__file_unlink(&store->directory, LOCK_NEW_NAME, error);
+    int fd;
+    if (status == ODM_OK)
+        status = odm__file_create(&store->directory, LOCK_NEW_NAME, sizeof(struct lock_file), &fd, error);
+    if (status != ODM_OK) return status;
+    void *base = NULL;
+    struct marks marks;
+    status = odm__file_map(fd, sizeof(struct lock_file), 0, true, &base, error);
+    if (status == ODM_OK) {
+        status = marks_now(store, index->fd, fd, &marks, error);
+        struct lock_file *lock = base;
+        lock->marks = marks;
+        atomic_store(&lock->tail, tail);
+        atomic_store(&lock->next_number, address_number(tail) + 3);
+        atomic_store(&lock->spare[0], spare[0]);
+        atomic_store(&lock->spare[1], spare[1]);
+        atomic_store(&lock->no_space, spare[1] == 0);
+        atomic_store(&lock->sync_failed, sync_failed);
+        odm__file_unmap(base, sizeof(struct lock_file));
+    }
+    odm__os.close(fd);
+    if (status == ODM_OK) status = odm__file_rename(&store->directory, LOCK_NEW_NAME, LOCK_NAME, error);
+    return status;
+}
+
+/* Whether a sync failed in this boot: then the kernel may hold pages it will never write. */
+static bool sync_has_failed(const struct meta_slot *slot, const struct lock_file *lock)
+{
+    uint64_t boot[2];
+    if (lock != NULL && atomic_load(&lock->sync_failed) != 0) return true;
+    return odm__os.boot_id(boot) == 0 && (slot->failed_boot[0] | slot->failed_boot[1]) != 0 &&
+           slot->failed_boot[0] == boot[0] && slot->failed_boot[1] == boot[1];
+}
+
+static odm_status rebuild_replace(struct store *store, struct rebuild *rebuild, struct found_files *found,
+                                  struct index_file *index, odm_error *error)
+{
+    bool sync_failed = sync_has_failed(&rebuild->slot, found->same_place ? found->lock : NULL);
+    uint64_t tail, spare[2] = {0, 0};
+    odm_status status = fill_reserved(rebuild, error);
+    if (status == ODM_OK) status = seal_log(rebuild, &tail, error);
+    if (status != ODM_OK) return status;
+    // Without room for spares the map opens all the same: it can be read, and entries can be removed.
+    for (uint64_t i = 0; i < 2; ++i) {
+        uint64_t number = address_number(tail) + 1 + i;
+        if (odm__log_make_spare(&store->log, number, rebuild->position, 0, 0, &spare[i], NULL) != ODM_OK) break;
+    }
+
+    struct index_header *header = (void *)index->base;
+    bool first = rebuild->slot.head == 0;
+    if (first) rebuild->slot.head = tail;
+    rebuild->slot.watermark = tail;
+    if (!sync_failed) rebuild->slot.failed_boot[0] = rebuild->slot.failed_boot[1] = 0;
+    atomic_store(&header->head, rebuild->slot.head);
+    rebuild_report(rebuild, index, first, false);
+
+    // The log is whole and durable: now the word for it, then the new index, then the lock file that vouches for it.
+    status = odm__meta_write_slot(&store->meta, &rebuild->slot, error);
+    if (status == ODM_OK) status = odm__file_rename(&store->directory, INDEX_NEW_NAME, INDEX_NAME, error);
+    if (status == ODM_OK) status = lock_make(store, index, tail, spare, sync_failed, error);
+    if (status == ODM_OK) status = odm__directory_sync(&store->directory, error);
+    if (status == ODM_OK && found->index != NULL) {
+        struct index_header *old = (void *)found->index->base;
+        atomic_store_explicit(&old->superseded, 1, memory_order_release);
+        atomic_fetch_add_explicit(&old->recycled, 1, memory_order_release);
+    }
+    return status;
+}
+
+/* The caller holds the exclusive lock on meta. */
+static odm_status rebuild_writable(struct store *store, struct found_files *found, odm_error *error)
+{
+    struct rebuild rebuild = {.store = store};
+    struct index_file *index = NULL;
+    struct lock_file *lock = found->same_place ? found->lock : NULL;
+    odm_status status = odm__meta_read_slot(&store->meta, &rebuild.slot, error);
+    if (status == ODM_OK) status = odm__log_chain(&store->log, rebuild.slot.head, &rebuild.chain, error);
+    if (status == ODM_OK) status = odm__file_unlink(&store->directory, INDEX_NEW_NAME, error);
+    if (status == ODM_OK && lock != NULL) {
+        uint64_t next = atomic_load(&lock->next_number);
+        if (next < address_number(rebuild.slot.head) + SEGMENT_SPAN_MAX) rebuild.number_max = next;
+    }
+    if (status == ODM_OK) status = rebuild_index(&rebuild, &store->directory, INDEX_NEW_NAME, lock, &index, error);
+    if (status == ODM_OK) {
+        status = rebuild_replace(store, &rebuild, found, index, error);
+        odm__index_close(index);
+    }
+    if (status != ODM_OK) (void)odm__file_unlink(&store->directory, INDEX_NEW_NAME, NULL);
+    rebuild_free(&rebuild);
+    return status;
+}
+
+/* ---- opening for writing ------------------------------------------------------------------------------------------ */
+
+/* Takes over found files into the store; the old mappings of a child made by fork are given back. */
+static void adopt(struct store *store, struct found_files *found)
+{
+    if (store->client.file != NULL) odm__file_unmap(store->client.file, sizeof *store->client.file);
+    if (store->index != NULL && --store->index->references == 0) odm__index_close(store->index);
+    store->index = found->index;
+    store->lock_fd = found->lock_fd;
+    store->client = (struct lock_client){.file = found->lock, .fd = found->lock_fd};
+    store->log.lock = found->lock;
+    *found = (struct found_files){.lock_fd = -1};
+}
+
+/* Alone: nobody else is attached, and nobody can be until we let go. */
+static odm_status make_trusted(struct store *store, odm_error *error)
+{
+    struct found_files found;
+    odm_status status = check_links(store->meta.fd, "meta", error);
+    if (status == ODM_OK) status = find_files(store, false, &found, error);
+    if (status != ODM_OK) return status;
+    if (!found.trusted) {
+        status = rebuild_writable(store, &found, error);
+        found_close(&found, true);
+        if (status == ODM_OK) status = find_files(store, true, &found, error);
+        if (status == ODM_OK && !found.trusted) {
+            found_close(&found, true);
+            status = odm__fail(error, ODM_E_IO, "%s was changed by others while it was opened", store->path);
+        }
+    }
+    if (status == ODM_OK) adopt(store, &found);
+    return status;
+}
+
+/* Beside others that have the lock shared: fine if one of them is a writer that is attached. */
+static odm_status join(struct store *store, bool *joined, odm_error *error)
+{
+    struct found_files found;
+    odm_status status = find_files(store, false, &found, error);
+    if (status != ODM_OK) return status;
+    if (!found.trusted && found.lock_fd >= 0 && odm__lock_anyone_attached(found.lock_fd)) {
+        found_close(&found, true);
+        status = find_files(store, true, &found, error);
+        if (status != ODM_OK) return status;
+    }
+    *joined = found.trusted;
+    if (*joined) {
+        adopt(store, &found);
+    } else {
+        found_close(&found, true);
+    }
+    return ODM_OK;
+}
+
+static odm_status attach(struct store *store, odm_error *error)
+{
+    struct lock_client client = {.file = NULL};
+    int fd = store->in_memory ? -1 : store->lock_fd;
+    odm_status status = odm__lock_attach(&client, store->client.file, fd, error);
+    if (status != ODM_OK) return status;
+    store->client = client;
+    atomic_store_explicit(&store->attached, true, memory_order_release);
+    return ODM_OK;
+}
+
+static void pause_ms(unsigned ms)
+{
+    struct timespec time = {.tv_sec = 0, .tv_nsec = (long)ms * 1000000};
+    nanosleep(&time, NULL);
+}
+
+odm_status odm__recover_writable(struct store *store, uint32_t wait_ms, odm_error *error)
+{
+    for (unsigned attempt = 0;; ++attempt) {
+        bool taken = false, joined = false;
+        odm_status status = odm__file_lock_exclusive(store->meta.fd, &taken, error);
+        if (status != ODM_OK) return status;
+        if (taken) {
+            status = make_trusted(store, error);
+            if (status != ODM_OK) {
+                odm__file_unlock(store->meta.fd);
+                return status;
+            }
+            status = odm__file_lock_shared(store->meta.fd, false, &taken, error);
+            return status == ODM_OK ? attach(store, error) : status;
+        }
+        // Somebody is attached, or opening. Who opens may be rebuilding for long: wait as long as he lives.
+        status = odm__file_lock_shared(store->meta.fd, false, &taken, error);
+        if (status == ODM_OK && !taken && wait_ms == UINT32_MAX) {
+            return odm__fail(error, ODM_E_BUSY, "%s is just being made or rebuilt", store->path);
+        }
+        if (status == ODM_OK && !taken) status = odm__file_lock_shared(store->meta.fd, true, &taken, error);
+        if (status == ODM_OK) status = join(store, &joined, error);
+        if (status == ODM_OK && joined) return attach(store, error);
+        // All that opened before us have died or failed; and now some of us hold the lock shared and none can have it alone.
+        odm__file_unlock(store->meta.fd);
+        if (status != ODM_OK) return status;
+        pause_ms(1 + (attempt * 7 + (unsigned)store->meta.fd * 3) % 20);
+    }
+}
+
+/* ---- opening for reading ------------------------------------------------------------------------------------------ */
+
+static odm_status build_private(struct store *store, odm_error *error)
+{
+    struct rebuild rebuild = {.store = store};
+    struct index_file *index = NULL;
+    odm_status status = odm__directory_open_in(&store->private_directory, NULL, "", "", true, error);
+    if (status == ODM_OK) status = odm__meta_read_slot(&store->meta, &rebuild.slot, error);
+    if (status == ODM_OK) status = odm__log_chain(&store->log, rebuild.slot.head, &rebuild.chain, error);
+    if (status == ODM_OK) status = rebuild_index(&rebuild, &store->private_directory, INDEX_NAME, NULL, &index, error);
+    if (status == ODM_OK) {
+        rebuild_report(&rebuild, index, false, true);
+        store->index = index;
+        store->private_index = true;
+    }
+    rebuild_free(&rebuild);
+    return status;
+}
+
+odm_status odm__recover_read_only(struct store *store, odm_error *error)
+{
+    for (unsigned attempt = 0;; ++attempt) {
+        enum file_lock_state state;
+        odm_status status = odm__file_lock_state(store->meta.fd, &state, error);
+        if (status != ODM_OK) return status;
+        // Somebody is opening it: in a moment, or after a rebuild, there is an index that can be trusted.
+        if (state == FILE_LOCKED_EXCLUSIVE) {
+            pause_ms(1 + attempt % 20);
+            continue;
+        }
+        struct found_files found;
+        status = find_files(store, false, &found, error);
+        bool attached = status == ODM_OK && found.lock_fd >= 0 && odm__lock_anyone_attached(found.lock_fd);
+        if (attached && !found.trusted) {
+            found_close(&found, false);
+            status = find_files(store, true, &found, error);
+        }
+        if (status != ODM_OK) return status;
+        bool trusted = found.trusted;
+        if (trusted) {
+            store->index = found.index;
+            found.index = NULL;
+        }
+        found_close(&found, false);
+        return trusted ? ODM_OK : build_private(store, error);
+    }
+}

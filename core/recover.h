@@ -1,0 +1,28 @@
+/* recover.h - from the files of a map to a state that can be trusted.
+ *
+ * Calls meta, log, index, lock and the reader. The page cache survives the death of processes, but not of the machine; so:
+ *   - a writer is attached, or the marks in `lock` (boot, device, inodes, birth times, mount) are those of the files: all
+ *     that was returned is there. Nothing to do; what the dead left half done is mended by who takes their locks.
+ *   - same boot and files, but another mount: the log must prove that nothing of it is missing up to the tail in `lock`.
+ *     Then the index is built anew and nothing returned is lost.
+ *   - else the log is read from head. Above the watermark it ends at the first record that is not whole; what lies behind
+ *     is cut off for good before anything is served. Below the watermark that is damage, and nothing is touched.
+ *
+ * What always holds: the index, and then the lock file, are replaced by renaming a whole new one over them. Killed anywhere,
+ * the next opener finds the old or the new, and marks that do not fit the other.
+ *
+ * Threads: the caller holds the store's mutex, or is the only one who knows the store.
+ */
+#ifndef ODM_RECOVER_H
+#define ODM_RECOVER_H
+
+#include "store.h"
+
+/* Brings a writable store to: files trusted, lock file mapped, meta locked shared, number claimed.
+ * Waits for another builder as long as it lives, unless wait_ms is UINT32_MAX. */
+odm_status odm__recover_writable(struct store *store, uint32_t wait_ms, odm_error *error);
+
+/* Brings a read-only store to an index: the one on disk if it can be trusted, else a private one. */
+odm_status odm__recover_read_only(struct store *store, odm_error *error);
+
+#endif

@@ -1,0 +1,84 @@
+/* status.c - names, messages and the detail of failures. Contract: status.h. */
+#include "status.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+const char *odm_status_name(odm_status status)
+{
+    switch (status) {
+#define NAME(name, code, message) \
+    case name: return #name;
+        ODM_STATUS_LIST(NAME)
+#undef NAME
+        default: return "unknown status";
+    }
+}
+
+const char *odm_status_message(odm_status status)
+{
+    switch (status) {
+#define MESSAGE(name, code, message) \
+    case name: return message;
+        ODM_STATUS_LIST(MESSAGE)
+#undef MESSAGE
+        default: return "unknown status";
+    }
+}
+
+uint32_t odm_version(void)
+{
+    return ODM_VERSION;
+}
+
+const char *odm_version_string(void)
+{
+    return ODM_VERSION_STRING;
+}
+
+odm_status odm__fail(odm_error *error, odm_status status, const char *format, ...)
+{
+    if (error == NULL) return status;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(error->message, sizeof error->message, format, arguments);
+    va_end(arguments);
+    error->status = status;
+    error->os_errno = 0;
+    return status;
+}
+
+static odm_status status_of_errno(int number)
+{
+    switch (number) {
+        case ENOSPC:
+        case EDQUOT:
+        case EFBIG: return ODM_E_NO_SPACE;
+        case ENOMEM:
+        case EMFILE:
+        case ENFILE:
+        case EAGAIN: return ODM_E_NO_MEMORY;
+        case EROFS: return ODM_E_READ_ONLY;
+        default: return ODM_E_IO;
+    }
+}
+
+odm_status odm__fail_os(odm_error *error, const char *verb, const char *name)
+{
+    int number = errno;
+    odm_status status = odm__fail(error, status_of_errno(number), "%s %s: %s", verb, name, strerror(number));
+    if (error != NULL) error->os_errno = number;
+    return status;
+}
+
+void odm__error_copy(odm_error *to, const odm_error *from)
+{
+    if (to == NULL || to->struct_size < offsetof(odm_error, message)) return;
+    uint32_t size = to->struct_size;
+    size_t copied = size < sizeof *from ? size : sizeof *from;
+    memcpy(to, from, copied);
+    to->struct_size = size;
+    if (copied > offsetof(odm_error, message)) ((char *)to)[copied - 1] = '\0';
+}

@@ -1,0 +1,58 @@
+/* store.h - one map as one process has it open: its files, its mappings, its attach number.
+ *
+ * Calls recover.h to bring the files into a state that can be trusted, and the modules of the single files. The writable
+ * handles of a process share one store, found again by the identity of `meta`; a read-only open has a store of its own.
+ *
+ * What always holds: a store that writes holds a shared file lock on meta and an attach number, but in a child made by
+ * fork, where it gets new ones at its first write. The child must not keep the parent's: a file lock lives as long as any
+ * copy of the descriptor.
+ *
+ * Threads: everything here may be called by any thread; a handle keeps its reference.
+ */
+#ifndef ODM_STORE_H
+#define ODM_STORE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "file.h"
+#include "index.h"
+#include "lock.h"
+#include "log.h"
+#include "meta.h"
+
+struct store {
+    struct store *next; // all stores of the process, for fork and for sharing
+    unsigned references;
+    uint64_t device;
+    uint64_t inode; // of meta
+    bool read_only;
+    bool in_memory;
+    bool private_index; // read-only, and no index could be trusted
+    struct directory directory;
+    struct directory private_directory; // in memory: where a private index lies
+    struct meta meta;
+    struct log log;
+    pthread_mutex_t mutex;    // guards what follows
+    struct index_file *index; // the newest known
+    int lock_fd;
+    struct lock_client client;
+    atomic_bool attached; // for writing
+    atomic_bool forked;   // in memory, and this is a child: nothing works
+    char path[240];       // for messages
+};
+
+/* Opens or makes the map. path NULL: in memory. The options are complete and checked. */
+odm_status odm__store_open(const char *path, const odm_options *options, struct store **store, odm_error *error);
+void odm__store_retain(struct store *store);
+void odm__store_release(struct store *store);
+
+/* Sees to it that the store may write; in a child made by fork it attaches anew. */
+odm_status odm__store_attach(struct store *store, odm_error *error);
+
+/* Takes a reference on the newest index, opening it if the known one has been superseded. */
+odm_status odm__store_index(struct store *store, struct index_file **index, odm_error *error);
+void odm__store_index_release(struct store *store, struct index_file *index);
+
+#endif

@@ -1,0 +1,19 @@
+/* sync.h - making the log durable.
+ *
+ * Calls map.h, log.h, meta.h, lock.h. Who waited and finds his writes synced by another is done: one sync serves all.
+ *
+ * What always holds: the watermark in `meta` is a position below which every byte of the log is on disk. Who writes `meta`
+ * holds the sync lock. A failed sync is remembered in shared memory for every process, because the kernel answers a second
+ * try with a false success.
+ */
+#ifndef ODM_SYNC_H
+#define ODM_SYNC_H
+
+#include "map.h"
+
+odm_status odm__sync(struct odm_map *map);
+
+/* After a rollover: syncs if so much lies above the watermark that losing it to one bad sector would hurt. */
+void odm__sync_if_far(struct odm_map *map);
+
+#endif

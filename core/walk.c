@@ -1,0 +1,281 @@
+/* walk.c - walking over a map. Contract: walk.h; the exported functions: opendiskmap.h. */
+#include "walk.h"
+
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "os.h"
+#include "status.h"
+
+enum { VIEW_COUNT = 1 << 16, PREFETCH_AHEAD = 12 };
+
+struct odm_iter {
+    struct odm_iter *next; // of the same handle
+    struct odm_map *map;   // NULL once it was closed
+    uint64_t position;     // the next chunk's first hash, while none is loaded
+    uint64_t from;         // hashes below it are left out: where the walk was resumed
+    bool over;
+    bool loaded;
+    uint32_t at;       // next slot of the copy
+    uint64_t recycled; // when it was copied
+    struct chunk_copy copy;
+    struct segment_view *views; // the segments the copy names, by number modulo 2^16
+    struct held_segment *held;  // a reference on each
+};
+
+/* ---- a walk's life ------------------------------------------------------------------------------------------------ */
+
+odm_status odm_iter_open(odm_map *map, odm_iter **iter)
+{
+    if (iter != NULL) *iter = NULL;
+    if (map == NULL) return ODM_E_INVALID;
+    if (iter == NULL) return odm__fail(&map->error, ODM_E_INVALID, "odm_iter_open: iter is NULL");
+    struct odm_iter *opened = calloc(1, sizeof *opened);
+    if (opened == NULL) return odm__fail(&map->error, ODM_E_NO_MEMORY, "out of memory");
+    void *views = odm__os.map(NULL, VIEW_COUNT * sizeof *opened->views, PROT_READ | PROT_WRITE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (views == MAP_FAILED) {
+        free(opened);
+        return odm__fail_os(&map->error, "map", "a table of segments");
+    }
+    opened->views = views;
+    opened->map = map;
+    opened->next = map->iters;
+    map->iters = opened;
+    *iter = opened;
+    return ODM_OK;
+}
+
+/* Lets go of the copied chunk. */
+static void unload(struct odm_iter *iter)
+{
+    while (iter->held != NULL) {
+        struct held_segment *held = iter->held;
+        iter->held = held->next;
+        iter->views[held->segment->number & ((1 << SLOT_NUMBER_BITS) - 1)] = (struct segment_view){.end = 0};
+        odm__log_release(iter->map->reader.log, held->segment);
+        free(held);
+    }
+    iter->loaded = false;
+}
+
+odm_status odm_iter_close(odm_iter *iter)
+{
+    if (iter == NULL) return ODM_OK;
+    if (iter->map != NULL) {
+        unload(iter);
+        struct odm_iter **link = &iter->map->iters;
+        while (*link != iter) link = &(*link)->next;
+        *link = iter->next;
+    }
+    odm__chunk_copy_free(&iter->copy);
+    odm__os.unmap(iter->views, VIEW_COUNT * sizeof *iter->views);
+    free(iter);
+    return ODM_OK;
+}
+
+void odm__walk_orphan(struct odm_map *map)
+{
+    for (struct odm_iter *iter = map->iters; iter != NULL; iter = iter->next) {
+        unload(iter);
+        iter->map = NULL;
+    }
+}
+
+odm_status odm_iter_position(const odm_iter *iter, uint64_t *position)
+{
+    if (iter == NULL || iter->map == NULL) return ODM_E_INVALID;
+    if (position == NULL) return odm__fail(&iter->map->error, ODM_E_INVALID, "odm_iter_position: position is NULL");
+    uint64_t first = iter->loaded ? iter->copy.hash_first : iter->position;
+    *position = iter->over ? UINT64_MAX : first < iter->from ? iter->from : first;
+    return ODM_OK;
+}
+
+odm_status odm_iter_seek(odm_iter *iter, uint64_t position)
+{
+    if (iter == NULL || iter->map == NULL) return ODM_E_INVALID;
+    unload(iter);
+    iter->position = iter->from = position;
+    iter->over = position == UINT64_MAX;
+    return ODM_OK;
+}
+
+/* ---- chunks ------------------------------------------------------------------------------------------------------- */
+
+static bool slot_names_a_record(uint64_t slot)
+{
+    return slot != SLOT_EMPTY && slot != SLOT_TOMBSTONE;
+}
+
+/* Takes a reference on each segment that the copy names. */
+static odm_status hold_segments(struct odm_iter *iter)
+{
+    struct odm_map *map = iter->map;
+    for (uint32_t i = 0; i < iter->copy.slot_count; ++i) {
+        uint64_t slot = iter->copy.slots[i];
+        if (!slot_names_a_record(slot) || iter->views[slot_number(slot)].end != 0) continue;
+        struct held_segment *held = malloc(sizeof *held);
+        if (held == NULL) return odm__fail(&map->error, ODM_E_NO_MEMORY, "out of memory");
+        odm_status status = odm__reader_segment_of(&map->reader, slot, &held->segment, &map->error);
+        if (status != ODM_OK) {
+            free(held);
+            return status;
+        }
+        held->next = iter->held;
+        iter->held = held;
+        iter->views[slot_number(slot)] = (struct segment_view){.base = held->segment->base, .end = held->segment->size};
+    }
+    return ODM_OK;
+}
+
+/* Copies the chunk at the walk's position. */
+static odm_status load(struct odm_iter *iter)
+{
+    struct reader *reader = &iter->map->reader;
+    for (;;) {
+        bool torn = false;
+        odm_status status =
+            odm__index_copy(&reader->index, iter->position, reader->recycled, &iter->copy, &torn, &iter->map->error);
+        if (status == ODM_OK && !torn) status = hold_segments(iter);
+        // Whatever it was, it is believed only if nothing was recycled meanwhile.
+        if (!odm__reader_is_stale(reader)) {
+            if (status != ODM_OK) {
+                unload(iter);
+                return status;
+            }
+            iter->recycled = reader->recycled;
+            iter->loaded = true;
+            iter->at = 0;
+            return ODM_OK;
+        }
+        unload(iter);
+        status = odm__reader_renew(reader, &iter->map->error);
+        if (status != ODM_OK) return status;
+    }
+}
+
+/* Whether slot i is still as it was copied, in a chunk that still counts. */
+static bool is_unchanged(struct odm_iter *iter, uint32_t i)
+{
+    struct reader *reader = &iter->map->reader;
+    uint64_t word;
+    if (odm__index_word(&reader->index, iter->copy.hash_first, &word, NULL) != ODM_OK || word != iter->copy.word)
+        return false;
+    if (atomic_load_explicit(&iter->copy.live[i], memory_order_acquire) != iter->copy.slots[i]) return false;
+    return atomic_load_explicit(&reader->index.header->recycled, memory_order_acquire) == iter->recycled;
+}
+
+/* ---- entries ------------------------------------------------------------------------------------------------------ */
+
+static odm_status copied_record(struct odm_iter *iter, uint64_t slot, struct record *record)
+{
+    struct odm_map *map = iter->map;
+    struct segment_view view = iter->views[slot_number(slot)];
+    struct segment segment = {.base = view.base, .size = view.end};
+    uint64_t modulus_number =
+        slot_number(slot); // Good enough: only the check of the whole record needs the full address.
+    for (const struct held_segment *held = iter->held; map->reader.verify && held != NULL; held = held->next) {
+        if (held->segment->base == view.base) modulus_number = held->segment->number;
+    }
+    uint64_t address = address_make(modulus_number, slot_offset(slot));
+    enum record_check check = map->reader.verify ? CHECK_ALL : CHECK_NOTHING;
+    if (odm__log_read(map->reader.log, &segment, address, check, record) == RECORD_WHOLE &&
+        record->kind == RECORD_PUT) {
+        return ODM_OK;
+    }
+    return odm__fail(&map->error, ODM_E_CORRUPT,
+                     "log, segment %llu modulo 65536, offset %llu: the index names no whole record",
+                     (unsigned long long)slot_number(slot), (unsigned long long)slot_offset(slot));
+}
+
+static void prefetch(const struct odm_iter *iter)
+{
+    uint32_t ahead = iter->at + PREFETCH_AHEAD;
+    if (ahead >= iter->copy.slot_count) return;
+    uint64_t slot = iter->copy.slots[ahead];
+    if (slot_names_a_record(slot)) __builtin_prefetch(iter->views[slot_number(slot)].base + slot_offset(slot));
+}
+
+/* The next entry of the loaded chunk; ODM_DONE if there is none. */
+static odm_status next_in_chunk(struct odm_iter *iter, struct record *record)
+{
+    struct reader *reader = &iter->map->reader;
+    while (iter->at < iter->copy.slot_count) {
+        prefetch(iter);
+        uint32_t i = iter->at++;
+        uint64_t slot = iter->copy.slots[i];
+        if (!slot_names_a_record(slot)) continue;
+        odm_status status = copied_record(iter, slot, record);
+        if (status != ODM_OK) return status;
+        bool partial = iter->copy.hash_first < iter->from;
+        if (partial && hash_key(record->key, record->key_size, reader->seed) < iter->from) continue;
+        if (is_unchanged(iter, i)) return ODM_OK;
+
+        const struct record_header *found;
+        uint64_t hash = hash_key(record->key, record->key_size, reader->seed);
+        status = odm__reader_find(reader, record->key, record->key_size, hash, &found, &iter->map->error);
+        if (status == ODM_NOT_FOUND) continue;
+        if (status != ODM_OK) return status;
+        reader->lent = true;
+        record->key = record_key(found);
+        record->value = record_value(found);
+        record->value_size = found->value_size;
+        return ODM_OK;
+    }
+    return ODM_DONE;
+}
+
+static odm_status next_entry(struct odm_iter *iter, struct record *record)
+{
+    for (;;) {
+        if (iter->over) return ODM_DONE;
+        odm_status status = iter->loaded ? ODM_OK : load(iter);
+        if (status == ODM_OK) status = next_in_chunk(iter, record);
+        if (status != ODM_DONE) return status;
+        unload(iter);
+        iter->position = iter->copy.hash_last + 1;
+        iter->over = iter->copy.hash_last == UINT64_MAX;
+    }
+}
+
+odm_status odm_iter_next_many(odm_iter *iter, size_t *n, const void **keys, uint64_t *key_sizes, const void **values,
+                              uint64_t *value_sizes)
+{
+    if (iter == NULL || iter->map == NULL) return ODM_E_INVALID;
+    if (n == NULL || *n == 0) return odm__fail(&iter->map->error, ODM_E_INVALID, "odm_iter_next_many: n is NULL or 0");
+    size_t room = *n;
+    *n = 0;
+    while (*n < room) {
+        // The chunk that the entries of this call lie in stays loaded until the next call.
+        bool chunk_is_over = iter->loaded && iter->at >= iter->copy.slot_count;
+        if (*n != 0 && chunk_is_over) break;
+        struct record record;
+        uint32_t at = iter->at;
+        odm_status status = *n == 0 ? next_entry(iter, &record) : next_in_chunk(iter, &record);
+        if (status == ODM_DONE && *n != 0) break;
+        if (status < 0 && *n != 0) {
+            iter->at = at; // The next call meets it first.
+            break;
+        }
+        if (status != ODM_OK) return status;
+        if (keys != NULL) keys[*n] = record.key;
+        if (key_sizes != NULL) key_sizes[*n] = record.key_size;
+        if (values != NULL) values[*n] = record.value;
+        if (value_sizes != NULL) value_sizes[*n] = record.value_size;
+        ++*n;
+    }
+    return ODM_OK;
+}
+
+odm_status odm_iter_next(odm_iter *iter, const void **key, size_t *key_size, const void **value, size_t *value_size)
+{
+    if (iter == NULL || iter->map == NULL) return ODM_E_INVALID;
+    struct record record;
+    odm_status status = next_entry(iter, &record);
+    if (status != ODM_OK) return status;
+    if (key != NULL) *key = record.key;
+    if (key_size != NULL) *key_size = (size_t)record.key_size;
+    if (value != NULL) *value = record.value;
+    if (value_size != NULL) *value_size = (size_t)record.value_size;
+    return ODM_OK;
+}

@@ -1,0 +1,107 @@
+#!/bin/sh
+# From a fresh Debian 12 to a running map: installs what is missing, builds, and puts all of Unicode on disk.
+#
+# Besides the packages it installs, everything it makes is in build/quickstart. Run it again: the map is still there.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+build=$root/build/quickstart
+map=$build/unicode.map
+data=/usr/share/unicode/UnicodeData.txt
+log=$build/quickstart.log
+mkdir -p "$build"
+: > "$log"
+
+step() {
+    printf '\n%s\n' "$1"
+}
+
+# Runs a command silently; if it fails, shows what it printed and stops.
+quietly() {
+    "$@" > "$log" 2>&1 && return 0
+    cat "$log" >&2
+    echo "quickstart: this failed: $*" >&2
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        quietly env DEBIAN_FRONTEND=noninteractive "$@"
+    elif command -v sudo > /dev/null; then
+        sudo -v # Asks for the password here, where it is seen.
+        quietly sudo env DEBIAN_FRONTEND=noninteractive "$@"
+    else
+        echo "quickstart: root is needed to install:$missing" >&2
+        exit 1
+    fi
+}
+
+install_missing() {
+    missing=
+    command -v cmake > /dev/null || missing="$missing cmake"
+    command -v make > /dev/null || missing="$missing make"
+    command -v gcc > /dev/null || missing="$missing gcc"
+    command -v pkg-config > /dev/null || missing="$missing pkg-config"
+    [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+    [ -e /usr/include/xxhash.h ] || missing="$missing libxxhash-dev"
+    [ -e "$data" ] || missing="$missing unicode-data"
+    if [ -z "$missing" ]; then
+        echo "   nothing is missing"
+        return 0
+    fi
+    if ! command -v apt-get > /dev/null; then
+        echo "quickstart: this system has no apt-get; install the counterparts of:$missing" >&2
+        exit 1
+    fi
+    echo "   installing:$missing"
+    as_root apt-get update
+    # Without word splitting there would be one package with blanks in its name.
+    # shellcheck disable=SC2086
+    as_root apt-get install --yes --no-install-recommends $missing
+}
+
+build_program() {
+    # Make, not the preset's Ninja: one package less to install. Warnings of a newer compiler should not stop anybody here.
+    quietly cmake -S "$root" --preset release -B "$build" -G "Unix Makefiles" -DCMAKE_COMPILE_WARNING_AS_ERROR=OFF \
+        -DOPENDISKMAP_BUILD_TESTS=OFF -DOPENDISKMAP_BUILD_BENCH=OFF -DOPENDISKMAP_BUILD_EXAMPLES=ON
+    quietly cmake --build "$build" --target example_unicode --parallel "$(nproc)"
+    unicode=$build/examples/unicode
+    echo "   library and example program are in ${build#"$root"/}"
+}
+
+# Each of these is a process of its own: what one of them finds, another one has left on disk.
+unicode() {
+    "$unicode" -m "$map" -f "$data" "$@"
+}
+
+echo "opendiskmap: a hash map that is a directory on disk"
+
+step "1. Packages"
+install_missing
+
+step "2. Build"
+build_program
+
+step "3. Put all named characters of Unicode into two maps"
+unicode load
+
+step "4. That program has ended. Another one looks some up, by code point and by name"
+unicode U+1F600 SNOWMAN 'greek small letter omega' U+D55C BELL
+
+step "5. One process writes, another one reads, on one map at the same time"
+unicode live
+
+step "6. Every entry compared with the file, and what it cost"
+unicode cost
+
+step "7. What next, in $root"
+program=${unicode#"$root"/}
+directory=${map#"$root"/}
+cat <<EOF
+   look something up      $program -m $directory "black chess queen" U+2655
+   run this again         the maps are there already, and are only opened
+   start afresh           rm -r $directory
+   read the program       examples/unicode/unicode.c, and the short ones in examples/c
+   run all tests          sh tests/run.sh
+   use it in C            README.md, and include/opendiskmap.h, which documents every function
+EOF

@@ -1,0 +1,102 @@
+#!/bin/sh
+# Runs an example in a fresh directory, which it removes, and fails unless the example prints what it should.
+#
+#   run_example.sh twice PROGRAM BASE    twice over one map; both outputs together must equal BASE.expected.
+#                                        BASE.input, if there is one, is the program's input
+#   run_example.sh at_once PROGRAM       entry.c: eight of them at once, counting into one map
+#   run_example.sh unicode PROGRAM       unicode.c: its commands, one after the other
+set -eu
+
+method=$1
+program=$2
+
+# A map is not made on the writable layer of a container unless one insists. /dev/shm is none.
+parent=${TMPDIR:-/tmp}
+case $(stat -f -c %T "$parent") in
+    overlay*) if [ -w /dev/shm ]; then parent=/dev/shm; fi ;;
+esac
+directory=$(mktemp -d "$parent/odm_example.XXXXXX")
+trap 'rm -rf "$directory"' EXIT
+trap 'exit 1' HUP INT TERM
+output=$directory/output
+
+fail() {
+    echo "FAILED: $1"
+    if [ -f "$output" ]; then cat "$output"; fi
+    exit 1
+}
+
+# The output so far has a line that matches this basic regular expression.
+expect() {
+    grep -q -e "$1" "$output" || fail "no line of the output matches: $1"
+}
+
+twice() {
+    expected=$1.expected
+    input=/dev/null
+    if [ -f "$1.input" ]; then input=$1.input; fi
+    for run in 1 2; do
+        "$program" "$directory/map" < "$input" >> "$output" || fail "run $run: exit code $?"
+    done
+    diff -u "$expected" "$output" || fail "the output differs from $expected"
+}
+
+at_once() {
+    i=0
+    while [ $i -lt 5000 ]; do
+        echo "tick tock"
+        i=$((i + 1))
+    done > "$directory/input"
+    processes=
+    for process in 1 2 3 4 5 6 7 8; do
+        "$program" "$directory/map" < "$directory/input" > /dev/null &
+        processes="$processes $!"
+    done
+    for process in $processes; do
+        wait "$process" || fail "one of the eight: exit code $?"
+    done
+    echo "tick tock" | "$program" "$directory/map" > "$output" || fail "the last: exit code $?"
+    expect '^tick 40001$'
+    expect '^tock 40001$'
+}
+
+unicode() {
+    file=${UNICODE_DATA:-/usr/share/unicode/UnicodeData.txt}
+    if [ ! -r "$file" ]; then
+        echo "skipped: there is no $file (package unicode-data)"
+        exit 77
+    fi
+    run() {
+        "$program" -m "$directory/map" -f "$file" "$@" >> "$output" 2>&1
+    }
+    if run U+2603; then fail "a look-up before the load should fail"; fi
+    expect 'no map'
+    run load || fail "load: exit code $?"
+    expect 'loaded'
+    run load || fail "load again: exit code $?"
+    expect 'already there'
+    run U+1F600 snowman U+AC01 7 'CJK UNIFIED IDEOGRAPH-4E2D' BELL || fail "look-up: exit code $?"
+    expect 'U+1F600 *GRINNING FACE$'
+    expect 'U+2603 *SNOWMAN$'
+    expect 'U+AC01 *HANGUL SYLLABLE GAG$'
+    expect 'U+0037 *DIGIT SEVEN$'
+    expect 'U+4E2D *CJK UNIFIED IDEOGRAPH-4E2D$'
+    expect 'U+1F514 *BELL$'
+    if run 'NO SUCH CHARACTER'; then fail "a look-up of an unknown name should fail"; fi
+    expect 'no character'
+    run live || fail "live: exit code $?"
+    expect 'has read it'
+    if run U+E000; then fail "the name of the live demonstration should be gone"; fi
+    run cost || fail "cost: exit code $?"
+    expect 'wrong answers *0$'
+    expect 'ns per look-up'
+    expect 'on disk'
+}
+
+case $method in
+    twice) twice "$3" ;;
+    at_once) at_once ;;
+    unicode) unicode ;;
+    *) fail "no such method: $method" ;;
+esac
+echo "passed"
