@@ -203,10 +203,12 @@ static odm_status value_check(odm_map *map, size_t key_size, const void *value, 
 odm_status odm_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size)
 {
     if (__builtin_expect(!key_is_fine(map, key, key_size), 0)) return key_fails(map, key, key_size);
-    const struct record_header *record;
     uint64_t hash = hash_key(key, key_size, map->reader.seed);
-    odm_status status = odm__reader_find(&map->reader, key, key_size, hash, &record, &map->error);
-    if (status != ODM_OK) return status;
+    const struct record_header *record = odm__reader_find_at_once(&map->reader, key, key_size, hash);
+    if (__builtin_expect(record == NULL, 0)) {
+        odm_status status = odm__reader_find(&map->reader, key, key_size, hash, &record, &map->error);
+        if (status != ODM_OK) return status;
+    }
     if (value != NULL) {
         *value = record_key(record) + padded(key_size);
         map->reader.lent = true;

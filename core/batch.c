@@ -8,7 +8,7 @@
 #include "map.h"
 #include "status.h"
 
-enum { GROUP = 32 };
+enum { GROUP = 64 };
 
 static uint64_t end_before(const uint64_t *ends, size_t i)
 {
@@ -28,26 +28,37 @@ static const void *key_of(const struct keys *keys, size_t i, size_t *size)
     return *size == 0 ? NULL : keys->bytes + start;
 }
 
+/* A key of a group on its way. */
+struct lookup {
+    const unsigned char *key;
+    size_t key_size;
+    uint64_t hash;
+    uint64_t slot; // that probably names its record; 0 if none does
+};
+
 /* Hashes a group of keys and brings what their lookups will touch into the cache. */
-static void fetch_group(struct reader *reader, const struct keys *keys, size_t first, size_t count, uint64_t *hashes)
+static void fetch_group(struct reader *reader, const struct keys *keys, size_t first, size_t count, bool to_write,
+                        struct lookup *lookups)
 {
-    struct probe probes[GROUP];
     for (size_t i = 0; i < count; ++i) {
-        size_t size;
-        const void *key = key_of(keys, first + i, &size);
-        hashes[i] = hash_key(key, size, reader->seed);
-        uint64_t word;
-        probes[i].left = 0;
-        if (odm__index_word(&reader->index, hashes[i], &word, NULL) != ODM_OK) continue;
-        odm__probe_start(&reader->index, word, hashes[i], &probes[i]);
-        __builtin_prefetch((const void *)&probes[i].slots[probes[i].at]);
+        struct lookup *lookup = &lookups[i];
+        lookup->key = key_of(keys, first + i, &lookup->key_size);
+        lookup->hash = hash_key(lookup->key, lookup->key_size, reader->seed);
+        odm__index_fetch(&reader->index, lookup->hash, to_write);
     }
     for (size_t i = 0; i < count; ++i) {
-        uint64_t slot = odm__probe_next(&probes[i]);
-        if (slot == SLOT_EMPTY) continue;
-        const struct segment_view *view = &reader->views[slot_number(slot)];
-        // Not mapped: base is NULL, and a prefetch from anywhere does no harm.
-        __builtin_prefetch(view->base + slot_offset(slot));
+        struct lookup *lookup = &lookups[i];
+        uint64_t word;
+        lookup->slot = SLOT_EMPTY;
+        if (odm__index_word(&reader->index, lookup->hash, &word, NULL) != ODM_OK) continue;
+        struct probe probe;
+        odm__probe_start(&reader->index, word, lookup->hash, &probe);
+        lookup->slot = odm__probe_next(&probe);
+        const struct segment_view *view = &reader->views[slot_number(lookup->slot)];
+        // Where nothing is mapped base is NULL; a prefetch from anywhere does no harm.
+        const unsigned char *record = view->base + slot_offset(lookup->slot);
+        __builtin_prefetch(record);
+        __builtin_prefetch(record + CACHE_LINE);
     }
 }
 
@@ -70,6 +81,15 @@ static odm_status check_items(odm_map *map, const char *what, const void *bytes,
     return ODM_OK;
 }
 
+/* Looks at the record that was fetched; if it is not the key's, looks the key up the ordinary way. */
+static inline odm_status find_fetched(struct reader *reader, const struct lookup *lookup,
+                                      const struct record_header **record, odm_error *error)
+{
+    *record = odm__reader_match(reader, lookup->slot, lookup->key, lookup->key_size);
+    if (__builtin_expect(*record != NULL && !odm__reader_is_stale(reader) && !reader->verify, 1)) return ODM_OK;
+    return odm__reader_find(reader, lookup->key, lookup->key_size, lookup->hash, record, error);
+}
+
 odm_status odm_get_many(odm_map *map, size_t *n, const void *keys, const uint64_t *key_ends, const void **values,
                         uint64_t *value_sizes)
 {
@@ -84,20 +104,18 @@ odm_status odm_get_many(odm_map *map, size_t *n, const void *keys, const uint64_
 
     struct reader *reader = &map->reader;
     struct keys packed = {keys, key_ends};
-    uint64_t hashes[GROUP];
+    struct lookup lookups[GROUP];
     while (*n < count) {
         size_t first = *n, group = count - first < GROUP ? count - first : GROUP;
-        fetch_group(reader, &packed, first, group, hashes);
+        fetch_group(reader, &packed, first, group, false, lookups);
         for (size_t i = 0; i < group; ++i, ++*n) {
-            size_t size;
-            const void *key = key_of(&packed, first + i, &size);
             const struct record_header *record;
-            status = odm__reader_find(reader, key, size, hashes[i], &record, &map->error);
+            status = find_fetched(reader, &lookups[i], &record, &map->error);
             if (status < 0) return status;
             bool found = status == ODM_OK;
             value_sizes[first + i] = found ? record->value_size : ODM_ABSENT;
             if (values == NULL) continue;
-            values[first + i] = found ? record_key(record) + padded(size) : NULL;
+            values[first + i] = found ? record_key(record) + padded(lookups[i].key_size) : NULL;
             if (found) reader->lent = true;
         }
     }
@@ -174,10 +192,10 @@ odm_status odm_write_many(odm_map *map, size_t *n, const uint8_t *ops, const voi
     if (status == ODM_OK && batch.count != 0) status = odm__store_attach(map->store, &map->error);
     if (status != ODM_OK) return status;
 
-    uint64_t hashes[GROUP];
+    struct lookup lookups[GROUP];
     while (*n < batch.count) {
         size_t group = batch.count - *n < GROUP ? batch.count - *n : GROUP;
-        fetch_group(&map->reader, &batch.keys, *n, group, hashes);
+        fetch_group(&map->reader, &batch.keys, *n, group, true, lookups);
         for (size_t i = 0; i < group; ++i) {
             status = write_op(map, &batch, *n);
             if (status < 0) return status;

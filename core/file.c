@@ -13,6 +13,8 @@
 
 #include "status.h"
 
+enum { PAGE_BYTES = 4096 };
+
 /* ---- directories in memory: names for memfds ---------------------------------------------------------------------- */
 
 struct memory_file {
@@ -274,6 +276,15 @@ odm_status odm__file_create(const struct directory *directory, const char *name,
     return status;
 }
 
+void odm__file_populate(int fd, uint64_t from, uint64_t to, uint64_t block_size)
+{
+    static const unsigned char zeros[POPULATE_HUGE];
+    for (uint64_t at = from; at < to; at += block_size) {
+        uint64_t size = to - at < block_size ? to - at : block_size;
+        if (odm__os.write_at(fd, zeros, size, (off_t)at) != (ssize_t)size) return;
+    }
+}
+
 odm_status odm__file_rename(const struct directory *directory, const char *from, const char *to, odm_error *error)
 {
     if (directory->memory != NULL) {
@@ -303,18 +314,30 @@ odm_status odm__file_unlink(const struct directory *directory, const char *name,
 
 /* ---- mappings ----------------------------------------------------------------------------------------------------- */
 
+/* Address space that starts at a multiple of 2 MiB, so that big files can be mapped by huge pages. */
+static void *reserve_aligned(uint64_t size)
+{
+    enum { ALIGNMENT = 2 * 1024 * 1024 };
+    unsigned char *at =
+        odm__os.map(NULL, size + ALIGNMENT, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) return MAP_FAILED;
+    size_t before = (0 - (uintptr_t)at) % ALIGNMENT;
+    if (before != 0) odm__os.unmap(at, before);
+    odm__os.unmap(at + before + size, ALIGNMENT - before);
+    return at + before;
+}
+
 odm_status odm__file_map(int fd, uint64_t size, uint64_t guard_size, bool writable, void **base, odm_error *error)
 {
     int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
-    void *at = NULL;
-    if (guard_size != 0) {
-        at = odm__os.map(NULL, size + guard_size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (at == MAP_FAILED) return odm__fail_os(error, "reserve addresses for", "a mapping");
-    }
-    void *mapped = odm__os.map(at, size, protection, MAP_SHARED | (at != NULL ? MAP_FIXED : 0), fd, 0);
+    assert(size % PAGE_BYTES == 0 || guard_size == 0);
+    uint64_t whole = (size + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES + guard_size;
+    void *at = reserve_aligned(whole);
+    if (at == MAP_FAILED) return odm__fail_os(error, "reserve addresses for", "a mapping");
+    void *mapped = odm__os.map(at, size, protection, MAP_SHARED | MAP_FIXED, fd, 0);
     if (mapped == MAP_FAILED) {
         odm_status status = odm__fail_os(error, "map", "a file");
-        if (at != NULL) odm__os.unmap(at, size + guard_size);
+        odm__os.unmap(at, whole);
         return status;
     }
     *base = mapped;

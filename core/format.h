@@ -301,6 +301,7 @@ struct lock_file {
     odm__u64 attach_hint;
     odm__u64 lock_waits;
     odm__u64 compacted_bytes;
+    odm__u64 synced_number; // segment in which the last sync ended
     odm__u32 sync_failed;
     odm__u32 no_space;                      // 1: the last try to make a spare failed
     _Alignas(CACHE_LINE) odm__u64 spare[2]; // number << 20 | size / 4096; under the append lock

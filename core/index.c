@@ -13,8 +13,8 @@ enum { CHUNK_BYTES = CHUNK_SLOTS * (SLOT_SIZE + COLD_SIZE) };
 /* The file ends this much after what is backed, in a hole, so that a location up to the end is safe to read from. */
 enum { TAIL_BYTES = (CHUNK_BYTES + PAGE - 1) / PAGE * PAGE };
 enum { CHUNK_SLOT_BITS_MAX = 24, DEPTH_BEYOND_AVERAGE_MAX = 8 };
-/* Up to here huge pages; beyond, one store would make a huge page dirty. */
-#define HUGE_BYTES_MAX (UINT64_C(64) << 20)
+/* From this size on the kernel is told not to read ahead: one store would make a huge page dirty. */
+#define RANDOM_BYTES_MIN (UINT64_C(64) << 20)
 
 #ifdef ODM_TEST_SMALL
 uint64_t odm__test_hash_mask = UINT64_MAX;
@@ -43,7 +43,7 @@ static odm_status file_map(struct index_file *file, uint64_t file_size, odm_erro
         if (status != ODM_OK) continue;
         file->base = base;
         file->mapped = size;
-        (void)odm__os.advise(base, size, file_size <= HUGE_BYTES_MAX ? MADV_HUGEPAGE : MADV_RANDOM);
+        if (file_size > RANDOM_BYTES_MIN) (void)odm__os.advise(base, size, MADV_RANDOM);
         return ODM_OK;
     }
     return status;
@@ -121,6 +121,7 @@ odm_status odm__index_create(const struct directory *directory, const char *name
         odm__os.close(fd);
         return status;
     }
+    odm__file_populate(fd, 0, size, POPULATE_SMALL);
     status = file_adopt(directory, fd, true, size + TAIL_BYTES, file, error);
     if (status != ODM_OK) return status;
 
@@ -185,6 +186,7 @@ void odm__index_view(struct index *index, struct index_file *file, const struct 
     index->header = (void *)file->base;
     index->stripes = (void *)(file->base + INDEX_STRIPES_OFFSET);
     index->stripe_bits = (unsigned)__builtin_ctz(fixed->stripes);
+    index->stripe_shift = 6 - index->stripe_bits;
     index->client = client;
     index->wait_ms = wait_ms;
 }
@@ -225,6 +227,7 @@ static odm_status root_refresh(struct index *index, uint32_t stripe, odm_error *
     if (!sane) return odm__fail(error, ODM_E_CORRUPT, "index: the root of stripe %u is %" PRIx64, stripe, root);
     cache->words = (odm__u64 *)(void *)(index->base + root_location(root) * INDEX_UNIT);
     cache->depth = depth;
+    cache->shift = 64 - depth;
     cache->root = root;
     return ODM_OK;
 }
@@ -272,8 +275,10 @@ static odm_status grow_locked(struct index *index, uint64_t size_min, odm_error 
     if (odm__os.truncate(index->file->fd, (off_t)end) != 0 && status == ODM_OK) {
         status = odm__fail_os(error, "size", "index");
     }
-    if (status == ODM_OK) atomic_store_explicit(&index->header->size, new_size, memory_order_release);
-    return status;
+    if (status != ODM_OK) return status;
+    odm__file_populate(index->file->fd, size, new_size, POPULATE_SMALL); // Nobody uses it before the size says so.
+    atomic_store_explicit(&index->header->size, new_size, memory_order_release);
+    return ODM_OK;
 }
 
 static odm_status grow(struct index *index, uint64_t size_min, odm_error *error)
@@ -534,6 +539,7 @@ static odm_status directory_double(struct index *index, uint32_t stripe_number, 
         .root = root,
         .words = (odm__u64 *)(void *)(index->base + root_location(root) * INDEX_UNIT),
         .depth = depth,
+        .shift = 64 - depth,
     };
     odm__u32 *used = directory_used(&doubled);
     for (uint64_t i = 0; i < UINT64_C(1) << cache->depth; ++i) {

@@ -45,10 +45,12 @@ struct index {
     unsigned stripe_bits;
     const struct lock_client *client; // NULL while nobody else can see the index
     uint32_t wait_ms;
+    unsigned stripe_shift; // of a hash's top 6 bits
     struct root_cache {
         uint64_t root;
         odm__u64 *words;
         unsigned depth;
+        unsigned shift; // from a hash without its stripe to the index of a word
     } roots[ODM_STRIPES_MAX];
 };
 
@@ -66,14 +68,24 @@ void odm__index_view(struct index *index, struct index_file *file, const struct 
 
 /* ---- looking up --------------------------------------------------------------------------------------------------- */
 
-/* One key's way through its chunk. */
+/* One key's way through its chunk, a cache line of slots at a time: looking at all of a line costs less than guessing, slot by
+ * slot, where in it the probe ends. */
 struct probe {
     odm__u64 *slots;
-    uint64_t tag;
+    uint64_t tag; // in the low bits
     uint32_t mask;
-    uint32_t at;
-    uint32_t left; // slots not yet looked at
+    uint32_t line;    // first slot of the line being looked at
+    uint32_t from;    // where in it the probe begins
+    uint32_t lines;   // still to be looked at, this one included
+    uint32_t matches; // slots of the line that have the tag and were not returned, a bit each
 };
+enum { LINE_SLOTS = CACHE_LINE / SLOT_SIZE };
+
+// Not under ThreadSanitizer, which does not know that the lanes of such a load are atomic.
+#if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
+#include <emmintrin.h>
+#define LINE_BY_SSE2
+#endif
 
 /* Reads the root again and checks it; or the size of the file, for a word that points beyond what was known of it. The
  * unlikely half of odm__index_seek. */
@@ -82,43 +94,104 @@ odm_status odm__index_seek_slowly(struct index *index, uint64_t hash, uint64_t *
 /* The directory word for a hash. */
 static inline odm_status odm__index_word(struct index *index, uint64_t hash, uint64_t *word, odm_error *error)
 {
-    uint32_t stripe = hash_stripe(hash, index->stripe_bits);
+    uint32_t stripe = (uint32_t)(hash >> 58 >> index->stripe_shift);
     const struct root_cache *cache = &index->roots[stripe];
     // Acquire: partner of the release that stores a doubled directory.
     uint64_t root = atomic_load_explicit(&index->stripes[stripe].root, memory_order_acquire);
     if (__builtin_expect(root == cache->root, 1)) {
         // Acquire: partner of the release in change_apply.
-        *word = atomic_load_explicit(&cache->words[hash_prefix(hash, index->stripe_bits, cache->depth)],
-                                     memory_order_acquire);
+        *word = atomic_load_explicit(&cache->words[hash << index->stripe_bits >> cache->shift], memory_order_acquire);
         if (__builtin_expect(*word >> WORD_LOCATION_SHIFT <= index->limit, 1)) return ODM_OK;
     }
     return odm__index_seek_slowly(index, hash, word, error);
+}
+
+/* Brings what a hash's probe will touch first into the cache: its slots, and for a writer its cold words too. */
+static inline void odm__index_fetch(struct index *index, uint64_t hash, bool to_write)
+{
+    uint64_t word;
+    if (odm__index_word(index, hash, &word, NULL) != ODM_OK) return;
+    uint32_t mask = (CHUNK_SLOTS - 1U) >> word_smaller(word);
+    const odm__u64 *slots = (const odm__u64 *)(const void *)(index->base + word_location(word) * INDEX_UNIT);
+    uint32_t home = hash_home(hash) & mask;
+    if (!to_write) {
+        __builtin_prefetch((const void *)&slots[home]);
+        return;
+    }
+    __builtin_prefetch((const void *)&slots[home], 1);
+    __builtin_prefetch((const unsigned char *)&slots[mask + 1U] + home * sizeof(odm__u32), 1);
+}
+
+/* Which slots of a line have a tag: a bit each. Acquire: partner of the release that stores a slot; the record and the cold
+ * word were stored before it. */
+static inline uint32_t odm__line_matches(odm__u64 *line, uint64_t tag)
+{
+#ifdef LINE_BY_SSE2
+    // Each slot is a lane of an aligned load, which the processor does not tear; and it loads in order. The sign bits of the
+    // 64-bit lanes are those of the tags' lanes.
+    const __m128i *pair = (const __m128i *)(const void *)line;
+    __m128i tags = _mm_set1_epi16((short)tag);
+#define PAIR_MATCHES(i) \
+    ((uint32_t)_mm_movemask_pd(_mm_castsi128_pd(_mm_cmpeq_epi16(_mm_load_si128(&pair[i]), tags))) << (2 * (i)))
+    uint32_t matches = PAIR_MATCHES(0) | PAIR_MATCHES(1) | PAIR_MATCHES(2) | PAIR_MATCHES(3);
+#undef PAIR_MATCHES
+    atomic_signal_fence(memory_order_acquire);
+    return matches;
+#else
+    uint32_t matches = 0;
+    for (uint32_t i = 0; i < LINE_SLOTS; ++i) {
+        uint64_t slot = atomic_load_explicit(&line[i], memory_order_acquire);
+        matches |= (uint32_t)(slot >> SLOT_TAG_SHIFT == tag) << i;
+    }
+    return matches;
+#endif
+}
+
+/* Whether a slot of the line, from this one on, is empty. */
+static inline bool odm__line_has_empty(odm__u64 *line, uint32_t from)
+{
+    for (uint32_t i = from; i < LINE_SLOTS; ++i) {
+        if (atomic_load_explicit(&line[i], memory_order_acquire) == SLOT_EMPTY) return true;
+    }
+    return false;
 }
 
 static inline void odm__probe_start(const struct index *index, uint64_t word, uint64_t hash, struct probe *probe)
 {
     uint32_t mask = (CHUNK_SLOTS - 1U) >> word_smaller(word);
     if (__builtin_expect((word & WORD_BIG) != 0, 0)) mask = (UINT32_C(1) << word_bits(word)) - 1;
+    uint32_t home = hash_home(hash) & mask;
     probe->slots = (odm__u64 *)(void *)(index->base + word_location(word) * INDEX_UNIT);
-    probe->tag = hash_tag(hash) << SLOT_TAG_SHIFT;
+    probe->tag = hash_tag(hash);
     probe->mask = mask;
-    probe->at = hash_home(hash) & mask;
-    probe->left = mask + 1;
+    probe->from = home % LINE_SLOTS;
+    probe->line = home - probe->from;
+    probe->lines = (mask + 1) / LINE_SLOTS + 1; // The home's line is looked at again at the very end, from its start.
+    probe->matches = odm__line_matches(&probe->slots[probe->line], probe->tag) >> probe->from << probe->from;
 }
 
-/* The next slot that has the key's tag; 0 when there is none. If probe->left is then 0 too, no slot was empty: the index is
- * damaged. */
+/* The next slot that has the key's tag; 0 when there is none. If probe->lines is 0 by then, no slot was empty: the index is
+ * damaged. A match behind the probe's end may come too: it is another key's.
+ *
+ * That a slot is empty is looked at later than the tags, and that is as good: whenever a slot in a key's way becomes empty,
+ * the key is not behind it; so a key that neither look has met was absent at a moment between the two. */
 static inline uint64_t odm__probe_next(struct probe *probe)
 {
-    while (probe->left != 0) {
-        // Acquire: partner of the release that stores a slot; the record and the cold word were stored before it.
-        uint64_t slot = atomic_load_explicit(&probe->slots[probe->at], memory_order_acquire);
-        if (slot == SLOT_EMPTY) return 0;
-        --probe->left;
-        probe->at = (probe->at + 1) & probe->mask;
-        if ((slot ^ probe->tag) >> SLOT_TAG_SHIFT == 0 && slot != SLOT_TOMBSTONE) return slot;
+    for (;;) {
+        while (probe->matches != 0) {
+            uint32_t i = (uint32_t)__builtin_ctz(probe->matches);
+            probe->matches &= probe->matches - 1;
+            uint64_t slot = atomic_load_explicit(&probe->slots[probe->line + i], memory_order_acquire);
+            // Not empty, no tombstone, and not another key's by now.
+            if (__builtin_expect((slot & SLOT_ADDRESS_MASK) != 0 && slot >> SLOT_TAG_SHIFT == probe->tag, 1))
+                return slot;
+        }
+        if (odm__line_has_empty(&probe->slots[probe->line], probe->from)) return SLOT_EMPTY;
+        if (--probe->lines == 0) return SLOT_EMPTY;
+        probe->from = 0;
+        probe->line = (probe->line + LINE_SLOTS) & probe->mask;
+        probe->matches = odm__line_matches(&probe->slots[probe->line], probe->tag);
     }
-    return 0;
 }
 
 /* ---- changing: the caller owns the stripe's lock -------------------------------------------------------------------- */

@@ -415,6 +415,7 @@ odm_status odm__log_begin(struct log *log, uint64_t number, uint64_t predecessor
     odm_status status = odm__file_create(&log->directory, name, size, &fd, error);
     if (status == ODM_EXISTS) return odm__fail(error, ODM_E_BUSY, "log/%s has appeared", name);
     if (status != ODM_OK) return status;
+    odm__file_populate(fd, 0, size, POPULATE_USUAL);
     void *base;
     status = odm__file_map(fd, size, 0, true, &base, error);
     odm__os.close(fd);
@@ -556,6 +557,16 @@ static void segment_unlink(struct log *log, uint64_t number)
     (void)odm__file_unlink(&log->directory, name, NULL); // A file that stays goes with the next rebuild.
 }
 
+/* Big folios make a map fast to fill and to read; but one small synced write then writes back all of a folio. */
+static uint64_t populate_block(const struct log *log, uint64_t size)
+{
+    if (size < POPULATE_HUGE) return POPULATE_USUAL;
+    if (log->lock == NULL) return POPULATE_HUGE;
+    uint64_t synced = atomic_load_explicit(&log->lock->synced_number, memory_order_relaxed);
+    uint64_t tail = atomic_load_explicit(&log->lock->tail, memory_order_relaxed);
+    return synced + 1 < address_number(tail) ? POPULATE_HUGE : POPULATE_USUAL;
+}
+
 odm_status odm__log_make_spare(struct log *log, uint64_t number, uint64_t position, uint64_t log_bytes,
                                uint64_t record_bytes, uint64_t *spare, odm_error *error)
 {
@@ -566,6 +577,7 @@ odm_status odm__log_make_spare(struct log *log, uint64_t number, uint64_t positi
     odm_status status = odm__file_create(&log->directory, name, size, &fd, error);
     if (status == ODM_EXISTS) return odm__fail(error, ODM_E_CORRUPT, "log/%s exists before it was made", name);
     if (status != ODM_OK) return status;
+    odm__file_populate(fd, 0, size, populate_block(log, size));
     odm__os.close(fd);
     *spare = number << 20 | size / PAGE;
     return ODM_OK;

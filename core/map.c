@@ -246,6 +246,7 @@ odm_status odm__map_write(struct odm_map *map, const struct write *write)
     if (status != ODM_OK) return status;
     uint64_t hash = hash_key(write->key, write->key_size, map->reader.seed);
     uint32_t number = hash_stripe(hash, map->reader.index.stripe_bits);
+    odm__index_fetch(&map->reader.index, hash, true); // They come while the lock is taken.
     status = stripe_take(map, number);
     if (status != ODM_OK) return status;
     status = write_locked(map, write, hash, number);

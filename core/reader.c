@@ -214,6 +214,20 @@ odm_status odm__reader_locate(struct reader *reader, const struct chunk *chunk, 
 /* What a single try of a lookup comes to. */
 enum find_outcome { FIND_HIT, FIND_MISS, FIND_NOT_MAPPED, FIND_DAMAGE, FIND_INDEX_ERROR };
 
+/* A slot with the right tag has not matched: another key (FIND_MISS), a segment not mapped yet, or damage. */
+static __attribute__((noinline, cold)) enum find_outcome why_no_match(const struct reader *reader, uint64_t slot,
+                                                                      const void *key, size_t key_size)
+{
+    const struct segment_view *view = view_of(reader, slot);
+    uint64_t offset = slot_offset(slot);
+    if (offset >= view->end) return FIND_NOT_MAPPED;
+    struct record_header *header = (struct record_header *)(uintptr_t)(view->base + offset);
+    uint32_t word = (uint32_t)(atomic_load_explicit(&header->first, memory_order_relaxed) >> 32);
+    if (record_word_kind(word) != RECORD_PUT) return FIND_DAMAGE; // A live slot never names anything else.
+    bool same = word == record_word(RECORD_PUT, key_size) && same_bytes(record_key(header), key, key_size);
+    return same ? FIND_DAMAGE : FIND_MISS; // The key is right, so it is longer than its segment.
+}
+
 static inline __attribute__((always_inline)) enum find_outcome find_once(struct reader *reader, const void *key,
                                                                          size_t key_size, uint64_t hash, uint64_t *slot,
                                                                          const struct record_header **record,
@@ -225,22 +239,12 @@ static inline __attribute__((always_inline)) enum find_outcome find_once(struct 
     odm__probe_start(&reader->index, word, hash, &probe);
     for (;;) {
         *slot = odm__probe_next(&probe);
-        if (*slot == SLOT_EMPTY) return __builtin_expect(probe.left != 0, 1) ? FIND_MISS : FIND_DAMAGE;
+        if (*slot == SLOT_EMPTY) return __builtin_expect(probe.lines != 0, 1) ? FIND_MISS : FIND_DAMAGE;
 
-        const struct segment_view *view = view_of(reader, *slot);
-        uint64_t offset = slot_offset(*slot);
-        if (__builtin_expect(offset >= view->end, 0)) return FIND_NOT_MAPPED;
-        // A header and a key may be read before the end is checked: SEGMENT_GUARD bytes follow.
-        struct record_header *header = (struct record_header *)(uintptr_t)(view->base + offset);
-        uint32_t key_word = (uint32_t)(atomic_load_explicit(&header->first, memory_order_relaxed) >> 32);
-        if (__builtin_expect(key_word == record_word(RECORD_PUT, key_size), 1) &&
-            same_bytes(record_key(header), key, key_size)) {
-            *record = header;
-            uint64_t end = offset + record_size(key_size, header->value_size);
-            return __builtin_expect(end <= view->end, 1) ? FIND_HIT : FIND_DAMAGE;
-        }
-        // Another key with the same tag; but a live slot never names anything else than a put.
-        if (record_word_kind(key_word) != RECORD_PUT) return FIND_DAMAGE;
+        *record = odm__reader_match(reader, *slot, key, key_size);
+        if (__builtin_expect(*record != NULL, 1)) return FIND_HIT;
+        enum find_outcome why = why_no_match(reader, *slot, key, key_size);
+        if (why != FIND_MISS) return why;
     }
 }
 

@@ -127,4 +127,43 @@ static inline bool same_bytes(const void *a, const void *b, size_t size)
     return true;
 }
 
+/* The record a slot names, if it is mapped and whole of length and holds this key; else NULL. Believed only after comparing
+ * `recycled`. */
+static inline const struct record_header *odm__reader_match(const struct reader *reader, uint64_t slot, const void *key,
+                                                            size_t key_size)
+{
+    const struct segment_view *view = &reader->views[slot_number(slot)];
+    uint64_t offset = slot_offset(slot);
+    if (__builtin_expect(offset >= view->end, 0)) return NULL;
+    // A header and a key may be read before the end is checked: SEGMENT_GUARD bytes follow.
+    struct record_header *header = (struct record_header *)(uintptr_t)(view->base + offset);
+    uint32_t word = (uint32_t)(atomic_load_explicit(&header->first, memory_order_relaxed) >> 32);
+    if (word != record_word(RECORD_PUT, key_size) || !same_bytes(record_key(header), key, key_size)) return NULL;
+    return offset + record_size(key_size, header->value_size) <= view->end ? header : NULL;
+}
+
+/* The common case of odm__reader_find: the key's record, if it is found in the first line of its probe and nothing is in the
+ * way; else NULL, which says nothing. Short, so that the processor begins the next lookup while this one waits for memory. */
+static inline const struct record_header *odm__reader_find_at_once(struct reader *reader, const void *key,
+                                                                   size_t key_size, uint64_t hash)
+{
+    struct index *index = &reader->index;
+    uint32_t stripe = (uint32_t)(hash >> 58 >> index->stripe_shift);
+    const struct root_cache *cache = &index->roots[stripe];
+    if (atomic_load_explicit(&index->stripes[stripe].root, memory_order_acquire) != cache->root) return NULL;
+    uint64_t word =
+        atomic_load_explicit(&cache->words[hash << index->stripe_bits >> cache->shift], memory_order_acquire);
+    uint64_t location = word >> WORD_LOCATION_SHIFT; // That of a big chunk is beyond the limit.
+    if (__builtin_expect(location > index->limit, 0)) return NULL;
+
+    uint32_t home = hash_home(hash) & (CHUNK_SLOTS - 1U) >> word_smaller(word);
+    uint32_t from = home % LINE_SLOTS;
+    odm__u64 *line = (odm__u64 *)(void *)(index->base + location * INDEX_UNIT) + (home - from);
+    uint32_t matches = odm__line_matches(line, hash_tag(hash)) >> from;
+    if (__builtin_expect(matches == 0, 0)) return NULL;
+    uint64_t slot = atomic_load_explicit(&line[from + (uint32_t)__builtin_ctz(matches)], memory_order_acquire);
+    const struct record_header *record = odm__reader_match(reader, slot, key, key_size);
+    return __builtin_expect(odm__reader_is_stale(reader) || reader->verify, 0) ? NULL : record;
+}
+
 #endif

@@ -56,6 +56,7 @@ static odm_status sync_to(struct odm_map *map, uint64_t tail)
         struct meta_slot next = slot;
         next.watermark = tail;
         status = odm__meta_write_slot(&store->meta, &next, &map->error);
+        atomic_store_explicit(&store->client.file->synced_number, address_number(tail), memory_order_relaxed);
     }
     if (status == ODM_E_IO || status == ODM_E_NO_SPACE) {
         note_failure(map, &slot);
