@@ -140,7 +140,7 @@ odm_status odm_close(odm_map *map)
 }
 
 /* Passes on a status, and its detail to the caller's odm_error. */
-static odm_status report(const odm_map *map, odm_status status, odm_error *error)
+static odm_status pass_on(const odm_map *map, odm_status status, odm_error *error)
 {
     if (status < 0) odm__error_copy(error, &map->error);
     return status;
@@ -155,7 +155,7 @@ static odm_status check_not_forked(odm_map *map)
 odm_status odm_sync(odm_map *map, odm_error *error)
 {
     if (map == NULL) return ODM_E_INVALID;
-    return report(map, odm__sync(map), error);
+    return pass_on(map, odm__sync(map), error);
 }
 
 odm_status odm_refresh(odm_map *map)
@@ -284,7 +284,7 @@ odm_status odm_clear(odm_map *map, odm_error *error)
     if (map == NULL) return ODM_E_INVALID;
     odm_status status = odm__map_clear(map);
     odm__map_after_writes(map);
-    return report(map, status, error);
+    return pass_on(map, status, error);
 }
 
 uint64_t odm_count(odm_map *map)
@@ -403,7 +403,7 @@ odm_status odm_stat(odm_map *map, odm_statistics *statistics)
 static odm_status not_yet(odm_map *map, const char *what, odm_error *error)
 {
     if (map == NULL) return ODM_E_INVALID;
-    return report(map, odm__fail(&map->error, ODM_E_UNSUPPORTED, "%s is not in this version", what), error);
+    return pass_on(map, odm__fail(&map->error, ODM_E_UNSUPPORTED, "%s is not in this version", what), error);
 }
 
 odm_status odm_compact(odm_map *map, odm_progress *progress, odm_error *error)
@@ -412,9 +412,9 @@ odm_status odm_compact(odm_map *map, odm_progress *progress, odm_error *error)
     return not_yet(map, "odm_compact", error);
 }
 
-odm_status odm_verify(odm_map *map, odm_report *found, odm_progress *progress, odm_error *error)
+odm_status odm_verify(odm_map *map, odm_report *report, odm_progress *progress, odm_error *error)
 {
-    (void)found;
+    (void)report;
     (void)progress;
     return not_yet(map, "odm_verify", error);
 }

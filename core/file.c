@@ -87,8 +87,10 @@ static void memory_rename(struct memory_directory *memory, const char *from, con
     pthread_mutex_lock(&memory->mutex);
     struct memory_file *file = *memory_find(memory, from);
     assert(file != NULL && strlen(to) < sizeof file->name);
-    memset(file->name, 0, sizeof file->name);
-    memcpy(file->name, to, strlen(to));
+    if (file != NULL) {
+        memset(file->name, 0, sizeof file->name);
+        memcpy(file->name, to, strlen(to));
+    }
     pthread_mutex_unlock(&memory->mutex);
 }
 

@@ -23,6 +23,8 @@ uint64_t odm__test_hash_mask = UINT64_MAX;
 #define MAPPED_BYTES_MIN (UINT64_C(64) << 30)
 #endif
 
+#define MAPPED_BYTES_MAX (UINT64_C(1) << 45)
+
 static uint64_t page_up(uint64_t size)
 {
     return (size + PAGE - 1) / PAGE * PAGE;
@@ -33,7 +35,8 @@ static uint64_t page_up(uint64_t size)
 /* Maps it with address space to grow into; less of that where it is limited. */
 static odm_status file_map(struct index_file *file, uint64_t file_size, odm_error *error)
 {
-    odm_status status = ODM_OK;
+    if (file_size > MAPPED_BYTES_MAX) return odm__fail(error, ODM_E_CORRUPT, "index: %" PRIu64 " bytes", file_size);
+    odm_status status = ODM_E_NO_MEMORY;
     uint64_t size = MAPPED_BYTES_MIN;
     while (size < file_size * 2) size *= 2;
     if (!file->writable) size = file_size > size ? file_size : size;
@@ -189,6 +192,9 @@ void odm__index_view(struct index *index, struct index_file *file, const struct 
     index->stripe_shift = 6 - index->stripe_bits;
     index->client = client;
     index->wait_ms = wait_ms;
+    // Until a root was read: words that lie beyond every limit. A damaged index may say that a root is 0.
+    static odm__u64 nowhere[2] = {UINT64_MAX, UINT64_MAX};
+    for (unsigned i = 0; i < ODM_STRIPES_MAX; ++i) index->roots[i] = (struct root_cache){0, nowhere, 1, 63};
 }
 
 /* ---- looking up --------------------------------------------------------------------------------------------------- */
@@ -216,7 +222,7 @@ static odm_status root_refresh(struct index *index, uint32_t stripe, odm_error *
 {
     struct root_cache *cache = &index->roots[stripe];
     uint64_t root = atomic_load_explicit(&index->stripes[stripe].root, memory_order_acquire);
-    if (root == cache->root) return ODM_OK;
+    if (root == cache->root && root != 0) return ODM_OK;
     unsigned depth = root_depth(root);
     bool sane = depth >= DIRECTORY_DEPTH_MIN && depth <= DIRECTORY_DEPTH_MAX && root_location(root) != 0;
     if (sane && root_location(root) + directory_units(depth) > index->limit) {
@@ -239,6 +245,13 @@ static bool word_is_sane(const struct index *index, uint64_t word)
         return false;
     if ((bigger != 0) != ((word & WORD_BIG) != 0) || word_location(word) == 0) return false;
     return word_location(word) + chunk_units(word_bits(word)) <= index->limit;
+}
+
+/* The fast path looks only at where a chunk begins; here it is used as a whole, and the file may have grown since. */
+static bool word_is_usable(struct index *index, uint64_t word, unsigned depth_max)
+{
+    if (word_depth(word) > depth_max) return false;
+    return word_is_sane(index, word) || (limit_refresh(index, NULL) == ODM_OK && word_is_sane(index, word));
 }
 
 odm_status odm__index_seek_slowly(struct index *index, uint64_t hash, uint64_t *word, odm_error *error)
@@ -341,8 +354,7 @@ odm_status odm__index_chunk(struct index *index, uint64_t hash, struct chunk *ch
     odm_status status = odm__index_word(index, hash, &word, error);
     if (status != ODM_OK) return status;
     struct root_cache *cache = &index->roots[hash_stripe(hash, index->stripe_bits)];
-    // The fast path let it pass for reading; here it will be written by.
-    if (word_depth(word) > cache->depth || !word_is_sane(index, word)) {
+    if (!word_is_usable(index, word, cache->depth)) {
         return odm__fail(error, ODM_E_CORRUPT, "index: a word is %" PRIx64, word);
     }
     uint64_t prefix = hash_prefix(hash, index->stripe_bits, cache->depth);
@@ -413,6 +425,14 @@ static odm_status spare_prepare(struct index *index, struct stripe *stripe, unsi
         stripe->spare[i] = fresh << 1 | 1;
     }
     *location = stripe->spare[i] >> 1;
+    if (*location + chunk_units(CHUNK_SLOT_BITS) > index->limit) {
+        odm_status status = limit_refresh(index, error);
+        if (status != ODM_OK) return status;
+    }
+    // Checked, not asserted: it comes from a file.
+    if (*location == 0 || *location + chunk_units(CHUNK_SLOT_BITS) > index->limit) {
+        return odm__fail(error, ODM_E_CORRUPT, "index: a spare chunk lies at %" PRIx64, *location);
+    }
     bool virgin = stripe->spare[i] & 1;
     if (!virgin) {
         // Somebody may still read it: told first, so that no lookup which meets what comes now is believed.
@@ -424,14 +444,25 @@ static odm_status spare_prepare(struct index *index, struct stripe *stripe, unsi
     return ODM_OK;
 }
 
-/* Puts a copied slot where its key's probe will find it. */
-static void copy_slot(odm__u64 *slots, odm__u32 *cold, uint32_t slot_count, uint64_t slot, uint32_t cold_word)
+static odm_status overlapping(odm_error *error)
+{
+    return odm__fail(error, ODM_E_CORRUPT, "index: chunks overlap");
+}
+
+/* Puts a copied slot where its key's probe will find it. False: there is no empty slot. */
+static bool copy_slot(odm__u64 *slots, odm__u32 *cold, uint32_t slot_count, uint64_t slot, uint32_t cold_word)
 {
     uint32_t mask = slot_count - 1;
     uint32_t at = cold_home(cold_word) & mask;
-    while (atomic_load_explicit(&slots[at], memory_order_relaxed) != SLOT_EMPTY) at = (at + 1) & mask;
+    uint32_t left = slot_count;
+    while (left > 0 && atomic_load_explicit(&slots[at], memory_order_relaxed) != SLOT_EMPTY) {
+        at = (at + 1) & mask;
+        --left;
+    }
+    if (left == 0) return false; // Chunks that overlap, in a damaged file.
     atomic_store_explicit(&cold[at], cold_word, memory_order_relaxed);
     atomic_store_explicit(&slots[at], slot, memory_order_relaxed);
+    return true;
 }
 
 /* Stores what the stripe's change says, whether for the first time or again. */
@@ -535,6 +566,11 @@ static odm_status directory_double(struct index *index, uint32_t stripe_number, 
     }
     kill_fence();
     uint64_t root = stripe->spare_directory;
+    odm_status status = limit_refresh(index, error);
+    if (status != ODM_OK) return status;
+    if (root_location(root) == 0 || root_location(root) + directory_units(depth) > index->limit) {
+        return odm__fail(error, ODM_E_CORRUPT, "index: a spare directory is %" PRIx64, root);
+    }
     struct root_cache doubled = {
         .root = root,
         .words = (odm__u64 *)(void *)(index->base + root_location(root) * INDEX_UNIT),
@@ -553,8 +589,7 @@ static odm_status directory_double(struct index *index, uint32_t stripe_number, 
     // Release: who sees the root sees the words. Killed before it: the old directory goes on; after it: the new one.
     atomic_store_explicit(&stripe->root, root, memory_order_release);
     *cache = doubled;
-    odm_status status = limit_refresh(index, error);
-    return status;
+    return ODM_OK;
 }
 
 /* Copies a chunk without its tombstones, at its own depth: to a usual chunk, or to a bigger one. */
@@ -577,8 +612,10 @@ static odm_status chunk_replace(struct index *index, uint32_t stripe_number, con
     for (uint32_t i = 0; i < old->slot_count; ++i) {
         uint64_t slot = atomic_load_explicit(&old->slots[i], memory_order_relaxed);
         if (!slot_is_live(slot)) continue;
-        copy_slot(chunk_slots(index, word), chunk_cold(index, word), UINT32_C(1) << slot_bits, slot,
-                  atomic_load_explicit(&old->cold[i], memory_order_relaxed));
+        uint32_t cold = atomic_load_explicit(&old->cold[i], memory_order_relaxed);
+        if (!copy_slot(chunk_slots(index, word), chunk_cold(index, word), UINT32_C(1) << slot_bits, slot, cold)) {
+            return overlapping(error);
+        }
         ++used[0];
     }
     change_make(index, stripe_number, CHANGE_REPLACE, old, word, 0, used);
@@ -613,7 +650,9 @@ static odm_status chunk_split(struct index *index, uint32_t stripe_number, const
             if (status != ODM_OK) return status;
         }
         unsigned side = hash >> (63 - bit) & 1;
-        copy_slot(chunk_slots(index, word[side]), chunk_cold(index, word[side]), CHUNK_SLOTS, slot, cold);
+        if (!copy_slot(chunk_slots(index, word[side]), chunk_cold(index, word[side]), CHUNK_SLOTS, slot, cold)) {
+            return overlapping(error);
+        }
         ++used[side];
     }
     change_make(index, stripe_number, CHANGE_SPLIT, old, word[0], word[1], used);
@@ -710,6 +749,9 @@ odm_status odm__index_copy(struct index *index, uint64_t hash, uint64_t recycled
     uint64_t word;
     odm_status status = odm__index_word(index, hash, &word, error);
     if (status != ODM_OK) return status;
+    if (!word_is_usable(index, word, index->roots[hash_stripe(hash, index->stripe_bits)].depth)) {
+        return odm__fail(error, ODM_E_CORRUPT, "index: a word is %" PRIx64, word);
+    }
     uint32_t slot_count = UINT32_C(1) << word_bits(word);
     if (slot_count > copy->room) {
         odm__chunk_copy_free(copy);
@@ -744,7 +786,7 @@ static odm_status stripe_totals(struct index *index, uint32_t stripe, struct ind
     const struct root_cache *cache = &index->roots[stripe];
     for (uint64_t i = 0; i < UINT64_C(1) << cache->depth;) {
         uint64_t word = atomic_load_explicit(&cache->words[i], memory_order_acquire);
-        if (word_depth(word) > cache->depth || !(word_is_sane(index, word) || limit_refresh(index, NULL) == ODM_OK)) {
+        if (!word_is_usable(index, word, cache->depth)) {
             return odm__fail(error, ODM_E_CORRUPT, "index: word %" PRIu64 " of stripe %u is %" PRIx64, i, stripe, word);
         }
         totals->slots += UINT64_C(1) << word_bits(word);

@@ -13,17 +13,16 @@
 #include "status.h"
 
 #define DIRECTORY_NAME "log"
+enum { POPULATE_BYTES_MAX = 8 * 1024 * 1024 };
 
 /* ---- opening ------------------------------------------------------------------------------------------------------ */
 
 odm_status odm__log_open(struct log *log, const struct directory *map_directory, const struct meta_fixed *fixed,
                          bool writable, bool create, odm_error *error)
 {
-    memset(log, 0, sizeof *log);
     odm_status status = odm__directory_open_in(&log->directory, map_directory, DIRECTORY_NAME, "log/", create, error);
     if (status == ODM_NOT_FOUND) return odm__fail(error, ODM_E_CORRUPT, "the directory log/ is missing");
     if (status != ODM_OK) return status;
-    pthread_mutex_init(&log->mutex, NULL);
     log->fixed = fixed;
     log->writable = writable;
     return ODM_OK;
@@ -32,7 +31,6 @@ odm_status odm__log_open(struct log *log, const struct directory *map_directory,
 void odm__log_close(struct log *log)
 {
     assert(log->segments == NULL);
-    pthread_mutex_destroy(&log->mutex);
     odm__directory_close(&log->directory);
 }
 
@@ -173,6 +171,22 @@ uint64_t odm__log_unlinked_bytes(struct log *log, uint64_t head)
     return bytes;
 }
 
+/* Big folios make a map fast to fill and to read; but one small synced write then writes back all of a folio. */
+static bool big_folios_pay(const struct log *log)
+{
+    if (log->lock == NULL) return false;
+    uint64_t synced = atomic_load_explicit(&log->lock->synced_number, memory_order_relaxed);
+    uint64_t tail = atomic_load_explicit(&log->lock->tail, memory_order_relaxed);
+    return synced + 1 < address_number(tail);
+}
+
+static void populate(const struct log *log, int fd, uint64_t size)
+{
+    // A long file would take too long for the put that makes it; its pages come as they are stored to.
+    if (size > POPULATE_BYTES_MAX) return;
+    odm__file_populate(fd, 0, size, size >= POPULATE_HUGE && big_folios_pay(log) ? POPULATE_HUGE : POPULATE_USUAL);
+}
+
 /* Takes a reference on a segment and on a writable mapping of it. */
 static odm_status segment_take_writable(struct log *log, uint64_t number, struct segment **segment, odm_error *error)
 {
@@ -192,7 +206,11 @@ static odm_status segment_take_writable(struct log *log, uint64_t number, struct
             status = odm__file_map(fd, (*segment)->size, 0, true, &base, error);
             odm__os.close(fd);
         }
-        if (status == ODM_OK) (*segment)->writable = base;
+        if (status == ODM_OK) {
+            (*segment)->writable = base;
+            bool huge = (*segment)->size > POPULATE_BYTES_MAX && big_folios_pay(log);
+            if (huge) (void)odm__os.advise(base, (*segment)->size, MADV_HUGEPAGE);
+        }
     }
     if (status == ODM_OK) ++(*segment)->writers;
     pthread_mutex_unlock(&log->mutex);
@@ -366,7 +384,7 @@ void odm__chain_next(const struct chain *chain, uint64_t address, uint64_t *end,
 static uint64_t power_of_two_up(uint64_t size)
 {
     uint64_t power = SEGMENT_SIZE_MIN;
-    while (power < size) power *= 2;
+    while (power < size && power < SEGMENT_SIZE_MAX) power *= 2;
     return power;
 }
 
@@ -415,7 +433,7 @@ odm_status odm__log_begin(struct log *log, uint64_t number, uint64_t predecessor
     odm_status status = odm__file_create(&log->directory, name, size, &fd, error);
     if (status == ODM_EXISTS) return odm__fail(error, ODM_E_BUSY, "log/%s has appeared", name);
     if (status != ODM_OK) return status;
-    odm__file_populate(fd, 0, size, POPULATE_USUAL);
+    populate(log, fd, size);
     void *base;
     status = odm__file_map(fd, size, 0, true, &base, error);
     odm__os.close(fd);
@@ -557,16 +575,6 @@ static void segment_unlink(struct log *log, uint64_t number)
     (void)odm__file_unlink(&log->directory, name, NULL); // A file that stays goes with the next rebuild.
 }
 
-/* Big folios make a map fast to fill and to read; but one small synced write then writes back all of a folio. */
-static uint64_t populate_block(const struct log *log, uint64_t size)
-{
-    if (size < POPULATE_HUGE) return POPULATE_USUAL;
-    if (log->lock == NULL) return POPULATE_HUGE;
-    uint64_t synced = atomic_load_explicit(&log->lock->synced_number, memory_order_relaxed);
-    uint64_t tail = atomic_load_explicit(&log->lock->tail, memory_order_relaxed);
-    return synced + 1 < address_number(tail) ? POPULATE_HUGE : POPULATE_USUAL;
-}
-
 odm_status odm__log_make_spare(struct log *log, uint64_t number, uint64_t position, uint64_t log_bytes,
                                uint64_t record_bytes, uint64_t *spare, odm_error *error)
 {
@@ -577,7 +585,7 @@ odm_status odm__log_make_spare(struct log *log, uint64_t number, uint64_t positi
     odm_status status = odm__file_create(&log->directory, name, size, &fd, error);
     if (status == ODM_EXISTS) return odm__fail(error, ODM_E_CORRUPT, "log/%s exists before it was made", name);
     if (status != ODM_OK) return status;
-    odm__file_populate(fd, 0, size, populate_block(log, size));
+    populate(log, fd, size);
     odm__os.close(fd);
     *spare = number << 20 | size / PAGE;
     return ODM_OK;
@@ -625,6 +633,9 @@ void odm__log_after_rollover(struct log_writer *writer, uint64_t head)
         odm__os.close(fd);
     }
     segment_give_writable(log, &writer->spare);
+    // The tail has passed it, so nobody can take it any more.
+    if (writer->passed != 0) segment_unlink(log, writer->passed);
+    writer->passed = 0;
     for (int i = 0; i < 2; ++i) {
         uint64_t tail = atomic_load_explicit(&log->lock->tail, memory_order_acquire);
         if (spares_above(log->lock, tail).count == 2) return;
@@ -649,7 +660,13 @@ void odm__log_writer_close(struct log_writer *writer)
 }
 
 /* What keeps a reservation from being made under the append lock as it is. */
-enum obstacle { OBSTACLE_NONE, OBSTACLE_TAIL_NOT_MAPPED, OBSTACLE_SPARE_NOT_MAPPED, OBSTACLE_NO_SPARE };
+enum obstacle {
+    OBSTACLE_NONE,
+    OBSTACLE_TAIL_NOT_MAPPED,
+    OBSTACLE_SPARE_NOT_MAPPED,
+    OBSTACLE_NO_SPARE,
+    OBSTACLE_DAMAGE
+};
 
 /* Rolls over to the first spare with room, if this class of record may and the spare is mapped. */
 static enum obstacle roll(struct log_writer *writer, enum append_class class, uint64_t size, uint64_t *number)
@@ -671,6 +688,7 @@ static enum obstacle roll(struct log_writer *writer, enum append_class class, ui
         // Killed here: the next owner of the lock finds the header and stores the tail.
         atomic_store_explicit(&lock->tail, address_make(*number, SEGMENT_HEADER_SIZE), memory_order_release);
         writer->sealed = address_number(tail);
+        writer->passed = i == 0 ? 0 : spare_number(spares.word[0]);
         return OBSTACLE_NONE;
     }
     return OBSTACLE_NO_SPARE;
@@ -723,7 +741,10 @@ static enum obstacle try_reserve(struct log_writer *writer, struct append *appen
             writer->tail = writer->spare;
             writer->spare = old; // Let go of later, while no lock is held.
         }
-        if (size <= writer->tail->size - address_offset(tail)) {
+        // Checked, not asserted: the tail comes from a file.
+        uint64_t offset = address_offset(tail);
+        if (offset < SEGMENT_HEADER_SIZE || offset > writer->tail->size) return OBSTACLE_DAMAGE;
+        if (size <= writer->tail->size - offset) {
             reserve_at_tail(writer, tail, size, append);
             return OBSTACLE_NONE;
         }
@@ -754,8 +775,10 @@ odm_status odm__log_reserve(struct log_writer *writer, uint64_t head, struct app
             status = writer_move(writer, &writer->tail, number, error);
         } else if (obstacle == OBSTACLE_SPARE_NOT_MAPPED) {
             status = writer_move(writer, &writer->spare, number, error);
-        } else {
+        } else if (obstacle == OBSTACLE_NO_SPARE) {
             status = spare_make(writer, head, size, error);
+        } else {
+            status = odm__fail(error, ODM_E_CORRUPT, "lock: the tail lies outside log/%011" PRIu64, number);
         }
         if (status != ODM_OK) return status;
     }

@@ -97,6 +97,7 @@ struct chain_link {
     uint64_t predecessor_end; // meaningful if whole
     uint64_t position;        // likewise
     bool whole;               // its header passes its check
+    bool in_log;              // for who walks the log: it belongs to it
 };
 struct chain {
     struct chain_link *links; // ascending by number
@@ -138,6 +139,7 @@ struct log_writer {
     struct segment *spare; // likewise: the one to roll over to
     uint32_t wait_ms;
     uint64_t sealed; // number of a segment this writer has sealed and not yet looked after, or 0
+    uint64_t passed; // number of a spare that was too small when it did so, or 0
 };
 
 /* Reserves room at the tail and notes the intent, rolling over to another segment if need be. head: the map's, for the span

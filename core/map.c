@@ -28,7 +28,7 @@ odm_status odm__map_open(struct store *store, uint32_t flags, uint32_t wait_ms, 
         free(map);
         return status;
     }
-    (void)odm__reader_attach(&map->reader, index, &store->meta.fixed, &store->client, wait_ms);
+    odm__reader_attach(&map->reader, index, &store->meta.fixed, &store->client, wait_ms);
     map->reader.verify = (flags & ODM_VERIFY_READS) != 0;
     odm__store_retain(store);
     *result = map;

@@ -26,7 +26,8 @@ struct odm_map {
     odm_error error;        // detail of the last negative status
 };
 
-odm_status odm__map_open(struct store *store, uint32_t flags, uint32_t wait_ms, struct odm_map **map, odm_error *error);
+odm_status odm__map_open(struct store *store, uint32_t flags, uint32_t wait_ms, struct odm_map **result,
+                         odm_error *error);
 void odm__map_close(struct odm_map *map);
 
 /* What a write asks of the key as it is. */

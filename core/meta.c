@@ -37,7 +37,8 @@ odm_status odm__meta_make(struct meta_fixed *fixed, const odm_options *options, 
     fixed->capacity_bytes = options->capacity_bytes;
     fixed->has_schema = options->schema != NULL;
     fixed->schema_size = (uint32_t)options->schema_size;
-    if (options->schema_size != 0) memcpy(fixed->schema, options->schema, options->schema_size);
+    if (options->schema != NULL && options->schema_size != 0)
+        memcpy(fixed->schema, options->schema, options->schema_size);
     if (odm__os.random_bytes(fixed->map_id, sizeof fixed->map_id) != 0 ||
         odm__os.random_bytes(&fixed->seed, sizeof fixed->seed) != 0) {
         return odm__fail_os(error, "get", "random bytes");

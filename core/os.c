@@ -38,21 +38,21 @@ static int os_duplicate(int fd)
     return fcntl(fd, F_DUPFD_CLOEXEC, 0);
 }
 
-static int os_identify(int fd, struct file_identity *identity)
+static int identify_at(int directory, const char *name, struct file_identity *identity)
 {
     struct statx status;
     memset(&status, 0, sizeof status);
-    if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID_UNIQUE, &status) != 0) return -1;
+    unsigned mask = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID_UNIQUE;
+    if (statx(directory, name, AT_EMPTY_PATH, mask, &status) != 0) return -1;
 
     // Where the C library's struct has no mount id yet, the kernel puts it at this fixed offset.
     uint64_t mount_id;
     memcpy(&mount_id, (const unsigned char *)&status + 0x90, sizeof mount_id);
+    uint64_t birth_ns = (uint64_t)status.stx_btime.tv_sec * 1000000000U + status.stx_btime.tv_nsec;
     *identity = (struct file_identity){
         .device = makedev(status.stx_dev_major, status.stx_dev_minor),
         .inode = status.stx_ino,
-        .birth_ns = status.stx_mask & STATX_BTIME
-                        ? (uint64_t)status.stx_btime.tv_sec * 1000000000U + status.stx_btime.tv_nsec
-                        : 0,
+        .birth_ns = status.stx_mask & STATX_BTIME ? birth_ns : 0,
         .mount_id = status.stx_mask & STATX_MNT_ID_UNIQUE ? mount_id : 0,
         .size = status.stx_size,
         .links = status.stx_nlink,
@@ -61,6 +61,11 @@ static int os_identify(int fd, struct file_identity *identity)
         .gid = status.stx_gid,
     };
     return 0;
+}
+
+static int os_identify(int fd, struct file_identity *identity)
+{
+    return identify_at(fd, "", identity);
 }
 
 static int os_file_system(int fd, uint64_t *magic)
@@ -214,6 +219,7 @@ struct odm__os odm__os = {
     .duplicate = os_duplicate,
     .close = close,
     .identify = os_identify,
+    .identify_name = identify_at,
     .file_system = os_file_system,
     .read_at = pread,
     .write_at = pwrite,

@@ -30,6 +30,7 @@ struct odm__os {
     int (*duplicate)(int fd);
     int (*close)(int fd);
     int (*identify)(int fd, struct file_identity *identity);
+    int (*identify_name)(int directory, const char *name, struct file_identity *identity);
     int (*file_system)(int fd, uint64_t *magic);
     ssize_t (*read_at)(int fd, void *buffer, size_t size, off_t offset);
     ssize_t (*write_at)(int fd, const void *buffer, size_t size, off_t offset);

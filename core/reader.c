@@ -27,13 +27,12 @@ odm_status odm__reader_open(struct reader *reader, struct store *store, struct l
     return ODM_OK;
 }
 
-odm_status odm__reader_attach(struct reader *reader, struct index_file *file, const struct meta_fixed *fixed,
-                              const struct lock_client *client, uint32_t wait_ms)
+void odm__reader_attach(struct reader *reader, struct index_file *file, const struct meta_fixed *fixed,
+                        const struct lock_client *client, uint32_t wait_ms)
 {
     odm__index_view(&reader->index, file, fixed, client, wait_ms);
     reader->recycled = atomic_load_explicit(&reader->index.header->recycled, memory_order_acquire);
     reader->head = atomic_load_explicit(&reader->index.header->head, memory_order_acquire);
-    return ODM_OK;
 }
 
 /* Releases the references that `all` or that were dropped. */
@@ -112,19 +111,26 @@ odm_status odm__reader_segment_of(struct reader *reader, uint64_t slot, struct s
     return status == ODM_NOT_FOUND ? segment_missing(number, error) : status;
 }
 
+static bool index_may_be_old(const struct reader *reader)
+{
+    return reader->store->read_only || atomic_load(&reader->store->forked) ||
+           atomic_load_explicit(&reader->index.header->superseded, memory_order_acquire) != 0;
+}
+
 odm_status odm__reader_renew(struct reader *reader, odm_error *error)
 {
     // The counter first, then head: the other way round, a segment that left in between would be missed for ever.
     uint64_t recycled = atomic_load_explicit(&reader->index.header->recycled, memory_order_acquire);
-    if (reader->store != NULL && atomic_load_explicit(&reader->index.header->superseded, memory_order_acquire) != 0) {
+    if (reader->store != NULL && index_may_be_old(reader)) {
         struct index_file *newer;
         odm_status status = odm__store_index(reader->store, &newer, error);
         if (status != ODM_OK) return status;
         struct index_file *older = reader->index.file;
-        const struct lock_client *client = reader->index.client;
-        (void)odm__reader_attach(reader, newer, &reader->store->meta.fixed, client, reader->index.wait_ms);
+        if (newer != older) {
+            odm__reader_attach(reader, newer, &reader->store->meta.fixed, reader->index.client, reader->index.wait_ms);
+            recycled = reader->recycled;
+        }
         odm__store_index_release(reader->store, older);
-        recycled = reader->recycled;
     }
     uint64_t head = atomic_load_explicit(&reader->index.header->head, memory_order_acquire);
     for (struct held_segment *held = reader->held; held != NULL; held = held->next) {
@@ -144,7 +150,8 @@ odm_status odm__reader_refresh(struct reader *reader, odm_error *error)
         reader->lent = false;
         held_release(reader, false);
     }
-    return odm__reader_is_stale(reader) ? odm__reader_renew(reader, error) : ODM_OK;
+    bool look = odm__reader_is_stale(reader) || (reader->store != NULL && reader->store->read_only);
+    return look ? odm__reader_renew(reader, error) : ODM_OK;
 }
 
 /* ---- records ------------------------------------------------------------------------------------------------------ */
@@ -184,20 +191,20 @@ odm_status odm__reader_hash_of(void *context, uint64_t slot, uint64_t *hash, odm
 odm_status odm__reader_locate(struct reader *reader, const struct chunk *chunk, const void *key, size_t key_size,
                               uint64_t hash, struct place *place, odm_error *error)
 {
-    enum { NOWHERE = UINT32_MAX };
+    const uint32_t nowhere = UINT32_MAX;
     uint32_t mask = chunk->slot_count - 1;
     uint32_t at = hash_home(hash) & mask;
     place->found = false;
-    place->at = NOWHERE;
+    place->at = nowhere;
     // To the end of the probe, before a tombstone is taken: the key may lie behind it.
     for (uint32_t i = 0; i < chunk->slot_count; ++i, at = (at + 1) & mask) {
         uint64_t slot = atomic_load_explicit(&chunk->slots[at], memory_order_relaxed);
         if (slot == SLOT_EMPTY) {
-            if (place->at == NOWHERE) place->at = at;
+            if (place->at == nowhere) place->at = at;
             return ODM_OK;
         }
         if (slot == SLOT_TOMBSTONE) {
-            if (place->at == NOWHERE) place->at = at;
+            if (place->at == nowhere) place->at = at;
             continue;
         }
         if (slot >> SLOT_TAG_SHIFT != hash_tag(hash)) continue;
@@ -248,6 +255,15 @@ static inline __attribute__((always_inline)) enum find_outcome find_once(struct 
     }
 }
 
+/* A reader that can write nothing may look through an index that is no more; before it reports damage it looks for another.
+ * True at most once for each: then there is one. */
+static bool newer_index(struct reader *reader)
+{
+    if (reader->store == NULL || !reader->store->read_only) return false;
+    const struct index_file *before = reader->index.file;
+    return odm__reader_renew(reader, NULL) == ODM_OK && reader->index.file != before;
+}
+
 static __attribute__((noinline, cold)) odm_status find_slowly(struct reader *reader, const void *key, size_t key_size,
                                                               uint64_t hash, const struct record_header **record,
                                                               odm_error *error)
@@ -266,7 +282,7 @@ static __attribute__((noinline, cold)) odm_status find_slowly(struct reader *rea
             status =
                 slot_is_corrupt(reader, slot, "the index names this place, but no record of a put stands there", error);
         }
-        if (odm__reader_is_stale(reader)) {
+        if (odm__reader_is_stale(reader) || (status == ODM_E_CORRUPT && newer_index(reader))) {
             status = odm__reader_renew(reader, error);
             if (status != ODM_OK) return status;
             continue;

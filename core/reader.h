@@ -47,8 +47,8 @@ struct reader {
 odm_status odm__reader_open(struct reader *reader, struct store *store, struct log *log, uint64_t seed,
                             odm_error *error);
 /* Looks through an index that the reader takes a reference on itself (store) or is lent (no store). */
-odm_status odm__reader_attach(struct reader *reader, struct index_file *file, const struct meta_fixed *fixed,
-                              const struct lock_client *client, uint32_t wait_ms);
+void odm__reader_attach(struct reader *reader, struct index_file *file, const struct meta_fixed *fixed,
+                        const struct lock_client *client, uint32_t wait_ms);
 void odm__reader_close(struct reader *reader);
 
 /* Finds a key's record. ODM_OK: *record and *slot are set; ODM_NOT_FOUND; an error. */

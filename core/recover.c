@@ -48,10 +48,14 @@ static bool boot_is_known(const struct marks *marks)
 
 static bool same_files(const struct marks *a, const struct marks *b)
 {
-    return boot_is_known(a) && a->boot[0] == b->boot[0] && a->boot[1] == b->boot[1] && a->device == b->device &&
-           a->index_inode == b->index_inode && a->index_birth_ns == b->index_birth_ns &&
+    return a->device == b->device && a->index_inode == b->index_inode && a->index_birth_ns == b->index_birth_ns &&
            a->lock_inode == b->lock_inode && a->lock_birth_ns == b->lock_birth_ns &&
            a->directory_inode == b->directory_inode && a->directory_birth_ns == b->directory_birth_ns;
+}
+
+static bool same_boot(const struct marks *a, const struct marks *b)
+{
+    return boot_is_known(a) && a->boot[0] == b->boot[0] && a->boot[1] == b->boot[1];
 }
 
 /* What cannot be had counts as different. */
@@ -64,8 +68,8 @@ static bool all_is_known(const struct marks *marks)
 /* Same boot, same device, and a lock file that was in this place: its tail and intents may be believed if the log agrees. */
 static bool same_place(const struct marks *a, const struct marks *b)
 {
-    return boot_is_known(a) && a->boot[0] == b->boot[0] && a->boot[1] == b->boot[1] && a->device == b->device &&
-           a->lock_inode == b->lock_inode && a->directory_inode == b->directory_inode;
+    return same_boot(a, b) && a->device == b->device && a->lock_inode == b->lock_inode &&
+           a->directory_inode == b->directory_inode;
 }
 
 /* ---- the files as they are ---------------------------------------------------------------------------------------- */
@@ -121,12 +125,18 @@ static odm_status find_files(const struct store *store, bool attached, struct fo
     if (status != ODM_OK) found->index = NULL;
     // A reader that may not read a file can not trust it either.
     if (status != ODM_OK && status != ODM_NOT_FOUND && status != ODM_E_CORRUPT && writable) return status;
+    if (writable && found->index != NULL) {
+        status = check_links(found->index->fd, INDEX_NAME, error);
+        if (status != ODM_OK) {
+            found_close(found, writable);
+            return status;
+        }
+    }
     status = odm__file_open(&store->directory, LOCK_NAME, writable, &found->lock_fd, error);
     if (status != ODM_OK && !writable) return ODM_OK;
     if (status == ODM_OK) status = lock_load(found->lock_fd, writable, &found->lock, error);
     if (status == ODM_NOT_FOUND) return ODM_OK;
     if (status == ODM_OK && writable) status = check_links(found->lock_fd, LOCK_NAME, error);
-    if (status == ODM_OK && writable && found->index != NULL) status = check_links(found->index->fd, INDEX_NAME, error);
     if (status != ODM_OK) {
         found_close(found, writable);
         return status;
@@ -141,7 +151,10 @@ static odm_status find_files(const struct store *store, bool attached, struct fo
     }
     const struct marks *then = &found->lock->marks;
     bool same = found->index != NULL && same_files(then, &now);
-    found->trusted = same && (attached || (all_is_known(&now) && then->mount_id == now.mount_id));
+    // Who is attached lives in this boot, even where that has no name.
+    bool boot_may_be_same = same_boot(then, &now) || !boot_is_known(then) || !boot_is_known(&now);
+    found->trusted = same && (attached ? boot_may_be_same
+                                       : same_boot(then, &now) && all_is_known(&now) && then->mount_id == now.mount_id);
     found->same_place = same_place(then, &now);
     return ODM_OK;
 }
@@ -267,6 +280,13 @@ static odm_status read_record(struct rebuild *rebuild, const struct segment *seg
     return status;
 }
 
+static void note_in_log(struct chain *chain, uint64_t number)
+{
+    for (size_t i = 0; i < chain->count; ++i) {
+        if (chain->links[i].number == number) chain->links[i].in_log = true;
+    }
+}
+
 /* Reads the log from head to its end. */
 static odm_status read_log(struct rebuild *rebuild, odm_error *error)
 {
@@ -279,11 +299,7 @@ static odm_status read_log(struct rebuild *rebuild, odm_error *error)
     bool ends = address == 0;
     while (!ends && status == ODM_OK) {
         // Asked before what stands there is looked at: the rest of a segment that was left is no record.
-        if (address == segment_end) {
-            address = next_first;
-        } else if (address == tail) {
-            break;
-        }
+        if (address == segment_end) address = next_first;
         if (segment == NULL || segment->number != address_number(address)) {
             odm__chain_next(&rebuild->chain, address, &segment_end, &next_first);
             if (segment != NULL) odm__log_release(log, segment);
@@ -293,8 +309,10 @@ static odm_status read_log(struct rebuild *rebuild, odm_error *error)
                 status = damage(address, "the segment is missing or its header is damaged", error);
             }
             if (status != ODM_OK) break;
+            note_in_log(&rebuild->chain, segment->number);
         }
-        if (address == segment_end || address == tail) continue; // A segment that was begun and not written to.
+        if (address == tail) break;
+        if (address == segment_end) continue; // A segment that was begun and not written to.
         bool over = segment->size - address_offset(address) < RECORD_HEADER_SIZE;
         if (over && address < rebuild->slot.watermark) status = damage(address, "the next segment is missing", error);
         if (over || status != ODM_OK) break;
@@ -321,6 +339,18 @@ static bool tail_is_clean(const struct rebuild *rebuild)
     return clean;
 }
 
+/* Whether the log ends at the tail; or at the begin of a segment that follows it, whose maker died before it stored the tail. */
+static bool ends_at(const struct rebuild *rebuild, uint64_t tail)
+{
+    if (rebuild->end == tail) return true;
+    for (size_t i = 0; i < rebuild->chain.count; ++i) {
+        const struct chain_link *link = &rebuild->chain.links[i];
+        bool begun = link->whole && rebuild->end == address_make(link->number, SEGMENT_HEADER_SIZE);
+        if (begun && link->predecessor_end == tail) return true;
+    }
+    return false;
+}
+
 /* Builds an index from the log, under this name; lock: whose tail and intents are to be believed, or NULL. */
 static odm_status rebuild_run(struct rebuild *rebuild, const struct directory *directory, const char *name,
                               struct lock_file *lock, struct index_file **index, odm_error *error)
@@ -330,6 +360,7 @@ static odm_status rebuild_run(struct rebuild *rebuild, const struct directory *d
     rebuild->reserved_count = 0;
     rebuild->records = 0;
     rebuild->torn = false;
+    for (size_t i = 0; i < rebuild->chain.count; ++i) rebuild->chain.links[i].in_log = false;
     odm_status status =
         odm__index_create(directory, name, &store->meta.fixed, store->meta.fixed.capacity, index, error);
     if (status != ODM_OK) return status;
@@ -339,12 +370,12 @@ static odm_status rebuild_run(struct rebuild *rebuild, const struct directory *d
     struct log *log = (struct log *)(uintptr_t)&store->log;
     status = odm__reader_open(&rebuild->reader, NULL, log, store->meta.fixed.seed, error);
     if (status == ODM_OK) {
-        (void)odm__reader_attach(&rebuild->reader, *index, &store->meta.fixed, NULL, 0);
+        odm__reader_attach(&rebuild->reader, *index, &store->meta.fixed, NULL, 0);
         status = read_log(rebuild, error);
         odm__reader_close(&rebuild->reader);
     }
     if (status == ODM_OK && lock != NULL)
-        rebuild->kept = rebuild->end == atomic_load(&lock->tail) && tail_is_clean(rebuild);
+        rebuild->kept = ends_at(rebuild, atomic_load(&lock->tail)) && tail_is_clean(rebuild);
     if (status != ODM_OK) {
         odm__index_close(*index);
         *index = NULL;
@@ -373,8 +404,7 @@ static void rebuild_report(const struct rebuild *rebuild, struct index_file *ind
     uint64_t cut = 0;
     for (size_t i = 0; i < rebuild->chain.count; ++i) {
         const struct chain_link *link = &rebuild->chain.links[i];
-        bool behind = link->number > address_number(rebuild->end);
-        if (rebuild->kept || rebuild->end == 0 || !behind || !link->whole) continue;
+        if (rebuild->kept || rebuild->end == 0 || link->in_log || !link->whole) continue;
         cut += link->size; // More or less: the last segment of the log is seldom full.
     }
     header->recovery_kind = private_index   ? ODM_RECOVERY_PRIVATE
@@ -413,11 +443,12 @@ static odm_status seal_log(struct rebuild *rebuild, uint64_t *tail, odm_error *e
     uint64_t number_max = rebuild->chain.number_max;
     if (rebuild->number_max > number_max) number_max = rebuild->number_max;
     uint64_t number = number_max < FIRST_NUMBER ? FIRST_NUMBER : number_max + 1;
+    if (number + 2 > SEGMENT_NUMBER_MAX) return odm__fail(error, ODM_E_NO_SPACE, "the segment numbers are used up");
     odm_status status = ODM_OK;
     for (size_t i = 0; status == ODM_OK && i < rebuild->chain.count; ++i) {
         uint64_t at = rebuild->chain.links[i].number;
-        if (at < address_number(rebuild->slot.watermark) || at > address_number(rebuild->end)) continue;
-        if (rebuild->chain.links[i].whole) status = odm__log_sync_segment(log, at, error);
+        if (at < address_number(rebuild->slot.watermark)) continue;
+        if (rebuild->chain.links[i].in_log) status = odm__log_sync_segment(log, at, error);
     }
     uint64_t head_position = 0;
     if (rebuild->chain.count != 0 && rebuild->chain.links[0].whole) head_position = rebuild->chain.links[0].position;
@@ -427,8 +458,9 @@ static odm_status seal_log(struct rebuild *rebuild, uint64_t *tail, odm_error *e
     *tail = address_make(number, SEGMENT_HEADER_SIZE);
 
     for (size_t i = 0; status == ODM_OK && i < rebuild->chain.count; ++i) {
+        // Behind the end, or left by a rebuild that was killed.
         uint64_t at = rebuild->chain.links[i].number;
-        if (rebuild->end != 0 && at <= address_number(rebuild->end)) continue;
+        if (rebuild->chain.links[i].in_log) continue;
         char name[SEGMENT_NAME_SIZE];
         odm__segment_name(at, name);
         status = odm__file_unlink(&log->directory, name, error);
@@ -478,7 +510,7 @@ static odm_status rebuild_replace(struct store *store, struct rebuild *rebuild, 
                                   struct index_file *index, odm_error *error)
 {
     bool sync_failed = sync_has_failed(&rebuild->slot, found->same_place ? found->lock : NULL);
-    uint64_t tail, spare[2] = {0, 0};
+    uint64_t tail = 0, spare[2] = {0, 0};
     odm_status status = fill_reserved(rebuild, error);
     if (status == ODM_OK) status = seal_log(rebuild, &tail, error);
     if (status != ODM_OK) return status;
@@ -635,6 +667,40 @@ odm_status odm__recover_writable(struct store *store, uint32_t wait_ms, odm_erro
 
 /* ---- opening for reading ------------------------------------------------------------------------------------------ */
 
+/* Opens the index on disk if it can be trusted; else found->index is NULL. */
+static odm_status find_trusted(const struct store *store, struct found_files *found, odm_error *error)
+{
+    odm_status status = find_files(store, false, found, error);
+    if (status == ODM_OK && !found->trusted && found->lock_fd >= 0 && odm__lock_anyone_attached(found->lock_fd)) {
+        found_close(found, false);
+        status = find_files(store, true, found, error);
+    }
+    if (status == ODM_OK && !found->trusted && found->index != NULL) {
+        odm__index_close(found->index);
+        found->index = NULL;
+    }
+    return status;
+}
+
+odm_status odm__recover_look_again(struct store *store, odm_error *error)
+{
+    struct file_identity named = {0};
+    if (odm__os.identify_name(store->directory.fd, INDEX_NAME, &named) != 0) return ODM_OK;
+    if (named.inode == store->index_seen.inode && named.birth_ns == store->index_seen.birth_ns) return ODM_OK;
+    store->index_seen = named;
+
+    struct found_files found;
+    odm_status status = find_trusted(store, &found, error);
+    if (status == ODM_OK && found.index != NULL) {
+        if (--store->index->references == 0) odm__index_close(store->index);
+        store->index = found.index;
+        store->private_index = false;
+        found.index = NULL;
+    }
+    found_close(&found, false);
+    return status;
+}
+
 static odm_status build_private(struct store *store, odm_error *error)
 {
     struct rebuild rebuild = {.store = store};
@@ -663,20 +729,13 @@ odm_status odm__recover_read_only(struct store *store, odm_error *error)
             pause_ms(1 + attempt % 20);
             continue;
         }
+        (void)odm__os.identify_name(store->directory.fd, INDEX_NAME, &store->index_seen);
         struct found_files found;
-        status = find_files(store, false, &found, error);
-        bool attached = status == ODM_OK && found.lock_fd >= 0 && odm__lock_anyone_attached(found.lock_fd);
-        if (attached && !found.trusted) {
-            found_close(&found, false);
-            status = find_files(store, true, &found, error);
-        }
+        status = find_trusted(store, &found, error);
         if (status != ODM_OK) return status;
-        bool trusted = found.trusted;
-        if (trusted) {
-            store->index = found.index;
-            found.index = NULL;
-        }
+        store->index = found.index;
+        found.index = NULL;
         found_close(&found, false);
-        return trusted ? ODM_OK : build_private(store, error);
+        return store->index != NULL ? ODM_OK : build_private(store, error);
     }
 }

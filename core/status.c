@@ -38,16 +38,16 @@ const char *odm_version_string(void)
     return ODM_VERSION_STRING;
 }
 
-odm_status odm__fail(odm_error *error, odm_status status, const char *format, ...)
+void odm__note(odm_error *error, odm_status status, const char *format, ...)
 {
-    if (error == NULL) return status;
+    if (error == NULL) return;
     va_list arguments;
     va_start(arguments, format);
+    // NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): clang 14 does not see the va_start before it.
     vsnprintf(error->message, sizeof error->message, format, arguments);
     va_end(arguments);
     error->status = status;
     error->os_errno = 0;
-    return status;
 }
 
 static odm_status status_of_errno(int number)
@@ -65,10 +65,11 @@ static odm_status status_of_errno(int number)
     }
 }
 
-odm_status odm__fail_os(odm_error *error, const char *verb, const char *name)
+odm_status odm__note_os(odm_error *error, const char *verb, const char *name)
 {
     int number = errno;
-    odm_status status = odm__fail(error, status_of_errno(number), "%s %s: %s", verb, name, strerror(number));
+    odm_status status = status_of_errno(number);
+    odm__note(error, status, "%s %s: %s", verb, name, strerror(number));
     if (error != NULL) error->os_errno = number;
     return status;
 }

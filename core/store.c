@@ -54,16 +54,17 @@ static void fork_spoil(struct store *store)
 static void fork_child(void)
 {
     for (struct store *store = registry; store != NULL; store = store->next) {
-        if (store->in_memory) {
+        if (store->in_memory && !store->opening) {
             atomic_store(&store->forked, true);
             atomic_store(&store->attached, false);
             fork_spoil(store);
             continue;
         }
-        if (!atomic_load(&store->attached)) continue;
+        // A store that a thread of the parent is just opening has locks, too; nobody will use it here.
+        if (!atomic_load(&store->attached) && !store->opening) continue;
         atomic_store(&store->attached, false);
-        close(store->lock_fd);
-        close(store->meta.fd);
+        if (store->lock_fd >= 0) close(store->lock_fd);
+        if (store->meta.fd >= 0) close(store->meta.fd);
         store->lock_fd = store->meta.fd = -1;
     }
     fork_unlock();
@@ -74,15 +75,35 @@ static void fork_register(void)
     (void)pthread_atfork(fork_prepare, fork_unlock, fork_child);
 }
 
-/* The store of this process that writes this map, with a reference, or NULL. The registry is locked. */
-static struct store *registry_find(uint64_t device, uint64_t inode)
+static void registry_add(struct store *store)
 {
-    for (struct store *store = registry; store != NULL; store = store->next) {
-        if (store->read_only || store->in_memory || store->device != device || store->inode != inode) continue;
-        ++store->references;
-        return store;
+    pthread_mutex_lock(&registry_mutex);
+    store->next = registry;
+    registry = store;
+    pthread_mutex_unlock(&registry_mutex);
+}
+
+static void registry_opened(struct store *store)
+{
+    pthread_mutex_lock(&registry_mutex);
+    store->opening = false;
+    pthread_mutex_unlock(&registry_mutex);
+}
+
+/* The store of this process that writes this map, with a reference. If there is none, `candidate` becomes it (NULL: none)
+ * and NULL is returned. */
+static struct store *registry_find(uint64_t device, uint64_t inode, struct store *candidate)
+{
+    struct store *found = NULL;
+    pthread_mutex_lock(&registry_mutex);
+    for (struct store *store = registry; store != NULL && found == NULL; store = store->next) {
+        if (store->opening || store->read_only || store->in_memory) continue;
+        if (store->device == device && store->inode == inode) found = store;
     }
-    return NULL;
+    if (found != NULL) ++found->references;
+    if (found == NULL && candidate != NULL) candidate->opening = false;
+    pthread_mutex_unlock(&registry_mutex);
+    return found;
 }
 
 /* ---- a store's life ----------------------------------------------------------------------------------------------- */
@@ -92,6 +113,7 @@ static struct store *store_new(const char *path, const odm_options *options)
     struct store *store = calloc(1, sizeof *store);
     if (store == NULL) return NULL;
     store->references = 1;
+    store->opening = true;
     store->directory.fd = store->private_directory.fd = store->log.directory.fd = -1;
     store->meta.fd = store->lock_fd = -1;
     store->in_memory = path == NULL;
@@ -109,6 +131,7 @@ static void store_free(struct store *store)
     if (store->lock_fd >= 0) odm__os.close(store->lock_fd);
     odm__meta_close(&store->meta);
     odm__log_close(&store->log);
+    pthread_mutex_destroy(&store->log.mutex);
     odm__directory_close(&store->private_directory);
     odm__directory_close(&store->directory);
     pthread_mutex_destroy(&store->mutex);
@@ -217,6 +240,9 @@ static odm_status make_map(struct store *store, const odm_options *options, odm_
     status = odm__directory_open_in(&log, &store->directory, "log", "log/", true, error);
     if (status != ODM_OK) return status;
     odm__directory_close(&log);
+    // Before meta has its name: a disk that has meta but no log/ would be a damaged map.
+    status = odm__directory_sync(&store->directory, error);
+    if (status != ODM_OK) return status;
     status = odm__meta_create(&store->directory, &fixed, error);
     return status == ODM_OK ? sync_parent(store) : status;
 }
@@ -285,13 +311,9 @@ static odm_status open_files(struct store *store, const char *path, const odm_op
 
 static odm_status open_trusted(struct store *store, const odm_options *options, odm_error *error)
 {
-    pthread_mutex_destroy(&store->log.mutex);
     odm_status status =
         odm__log_open(&store->log, &store->directory, &store->meta.fixed, !store->read_only, false, error);
-    if (status != ODM_OK) {
-        pthread_mutex_init(&store->log.mutex, NULL);
-        return status;
-    }
+    if (status != ODM_OK) return status;
     return store->read_only ? odm__recover_read_only(store, error)
                             : odm__recover_writable(store, options->wait_ms, error);
 }
@@ -302,27 +324,19 @@ odm_status odm__store_open(const char *path, const odm_options *options, struct 
     struct store *store = store_new(path, options);
     if (store == NULL) return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
 
+    registry_add(store);
     bool made;
     struct store *shared = NULL;
+    bool shareable = !store->read_only && !store->in_memory;
     odm_status status = open_files(store, path, options, &made, error);
-    if (status == ODM_OK && !store->read_only && !store->in_memory) {
-        pthread_mutex_lock(&registry_mutex);
-        shared = registry_find(store->device, store->inode);
-        pthread_mutex_unlock(&registry_mutex);
-    }
+    if (status == ODM_OK && shareable) shared = registry_find(store->device, store->inode, NULL);
     if (status == ODM_OK && shared == NULL) {
         status = open_trusted(store, options, error);
-        pthread_mutex_lock(&registry_mutex);
         // Another thread may have opened it meanwhile.
-        if (status == ODM_OK && !store->read_only && !store->in_memory)
-            shared = registry_find(store->device, store->inode);
-        if (status == ODM_OK && shared == NULL) {
-            store->next = registry;
-            registry = store;
-        }
-        pthread_mutex_unlock(&registry_mutex);
+        if (status == ODM_OK && shareable) shared = registry_find(store->device, store->inode, store);
+        if (status == ODM_OK && !shareable) registry_opened(store);
     }
-    if (status != ODM_OK || shared != NULL) store_free(store);
+    if (status != ODM_OK || shared != NULL) odm__store_release(store);
     if (status != ODM_OK && made) (void)rmdir(path); // Only if nothing came into it.
     if (status == ODM_OK) *result = shared != NULL ? shared : store;
     return status;
@@ -362,7 +376,9 @@ odm_status odm__store_index(struct store *store, struct index_file **index, odm_
     pthread_mutex_lock(&store->mutex);
     if (atomic_load(&store->forked)) {
         status = odm__fail(error, ODM_E_UNSUPPORTED, "a map in memory stays behind when a process forks");
-    } else if (!store->private_index && index_is_superseded(store->index)) {
+    } else if (store->read_only) {
+        status = odm__recover_look_again(store, error);
+    } else if (index_is_superseded(store->index)) {
         struct index_file *newer;
         status = odm__index_open(&store->directory, "index", &store->meta.fixed, !store->read_only, &newer, error);
         if (status == ODM_NOT_FOUND) status = odm__fail(error, ODM_E_CORRUPT, "index is missing");

@@ -29,13 +29,15 @@ struct store {
     uint64_t inode; // of meta
     bool read_only;
     bool in_memory;
+    bool opening;       // not ready to be shared
     bool private_index; // read-only, and no index could be trusted
     struct directory directory;
     struct directory private_directory; // in memory: where a private index lies
     struct meta meta;
     struct log log;
-    pthread_mutex_t mutex;    // guards what follows
-    struct index_file *index; // the newest known
+    pthread_mutex_t mutex;           // guards what follows
+    struct index_file *index;        // the newest known
+    struct file_identity index_seen; // read-only: what the name `index` stood for when last looked at
     int lock_fd;
     struct lock_client client;
     atomic_bool attached; // for writing
@@ -44,14 +46,15 @@ struct store {
 };
 
 /* Opens or makes the map. path NULL: in memory. The options are complete and checked. */
-odm_status odm__store_open(const char *path, const odm_options *options, struct store **store, odm_error *error);
+odm_status odm__store_open(const char *path, const odm_options *options, struct store **result, odm_error *error);
 void odm__store_retain(struct store *store);
 void odm__store_release(struct store *store);
 
 /* Sees to it that the store may write; in a child made by fork it attaches anew. */
 odm_status odm__store_attach(struct store *store, odm_error *error);
 
-/* Takes a reference on the newest index, opening it if the known one has been superseded. */
+/* Takes a reference on the newest index, opening it if the known one has been superseded; a read-only store looks at what
+ * the name stands for. */
 odm_status odm__store_index(struct store *store, struct index_file **index, odm_error *error);
 void odm__store_index_release(struct store *store, struct index_file *index);
 

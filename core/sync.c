@@ -23,21 +23,24 @@ static void note_failure(struct odm_map *map, struct meta_slot *slot)
     (void)odm__meta_write_slot(&map->store->meta, slot, NULL);
 }
 
-/* Syncs the segments from one address to another, by number: those that are missing were never part of the log. */
+/* Syncs the segments from one address to another, as their headers chain them: other files that lie between are of makers
+ * who are not done, or who died. */
 static odm_status sync_segments(struct odm_map *map, uint64_t from, uint64_t to)
 {
     struct log *log = map->writer.log;
-    for (uint64_t number = address_number(from); number <= address_number(to); ++number) {
-        struct segment *segment;
-        odm_status status = odm__log_segment(log, number, &segment, &map->error);
-        if (status == ODM_NOT_FOUND) continue;
-        if (status != ODM_OK) return status;
-        int result = odm__os.sync_map((void *)(uintptr_t)segment->base, segment->size);
-        if (result != 0) status = odm__fail_os(&map->error, "sync", "log/");
-        odm__log_release(log, segment);
-        if (status != ODM_OK) return status;
+    struct chain chain;
+    odm_status status = odm__log_chain(log, from, &chain, &map->error);
+    if (status != ODM_OK) return status;
+    for (uint64_t address = from, end; status == ODM_OK;) {
+        status = odm__log_sync_segment(log, address_number(address), &map->error);
+        if (status != ODM_OK || address_number(address) == address_number(to)) break;
+        odm__chain_next(&chain, address, &end, &address);
+        if (end == UINT64_MAX) {
+            status = odm__fail(&map->error, ODM_E_CORRUPT, "log/: no segment goes on towards the tail");
+        }
     }
-    return odm__directory_sync(&log->directory, &map->error);
+    odm__chain_free(&chain);
+    return status == ODM_OK ? odm__directory_sync(&log->directory, &map->error) : status;
 }
 
 static odm_status sync_to(struct odm_map *map, uint64_t tail)
