@@ -327,12 +327,15 @@ static void stat_lock_file(const struct odm_map *map, odm_statistics *s)
 {
     struct lock_file *lock = aligned_alloc(PAGE, sizeof *lock);
     if (lock == NULL) return;
-    if (lock_file_look(map->store, lock)) {
+    pthread_mutex_lock(&map->store->mutex);
+    bool seen = lock_file_look(map->store, lock);
+    pthread_mutex_unlock(&map->store->mutex);
+    if (seen) {
         s->tail = atomic_load(&lock->tail);
         s->lock_waits = atomic_load(&lock->lock_waits);
         s->compacted_bytes = atomic_load(&lock->compacted_bytes);
         s->sync_failed = atomic_load(&lock->sync_failed);
-        for (int i = 0; i < 2; ++i) {
+        for (int i = 0; i < SPARES_MAX; ++i) {
             uint64_t spare = atomic_load(&lock->spare[i]);
             if (spare_number(spare) > address_number(s->tail)) s->reserved_bytes += spare_size(spare);
         }
@@ -345,6 +348,8 @@ static odm_status stat_fill(odm_map *map, odm_statistics *s)
     struct store *store = map->store;
     struct reader *reader = &map->reader;
     odm_status status = check_not_forked(map);
+    // A child made by fork has no `meta` open before it attaches.
+    if (status == ODM_OK && !store->read_only) status = odm__store_attach(store, &map->error);
     if (status == ODM_OK && odm__reader_is_stale(reader)) status = odm__reader_renew(reader, &map->error);
     struct index_totals totals;
     if (status == ODM_OK) status = odm__index_totals(&reader->index, true, &totals, &map->error);

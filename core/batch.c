@@ -82,10 +82,12 @@ static odm_status check_items(odm_map *map, const char *what, const void *bytes,
 }
 
 /* Looks at the record that was fetched; if it is not the key's, looks the key up the ordinary way. */
-static inline odm_status find_fetched(struct reader *reader, const struct lookup *lookup,
+static inline odm_status find_fetched(struct reader *reader, const struct lookup *lookup, uint64_t recycled,
                                       const struct record_header **record, odm_error *error)
 {
-    *record = odm__reader_match(reader, lookup->slot, lookup->key, lookup->key_size);
+    // What was fetched before the reader has looked anew is not believed.
+    *record = NULL;
+    if (reader->recycled == recycled) *record = odm__reader_match(reader, lookup->slot, lookup->key, lookup->key_size);
     if (__builtin_expect(*record != NULL && !odm__reader_is_stale(reader) && !reader->verify, 1)) return ODM_OK;
     return odm__reader_find(reader, lookup->key, lookup->key_size, lookup->hash, record, error);
 }
@@ -107,10 +109,11 @@ odm_status odm_get_many(odm_map *map, size_t *n, const void *keys, const uint64_
     struct lookup lookups[GROUP];
     while (*n < count) {
         size_t first = *n, group = count - first < GROUP ? count - first : GROUP;
+        uint64_t recycled = reader->recycled;
         fetch_group(reader, &packed, first, group, false, lookups);
         for (size_t i = 0; i < group; ++i, ++*n) {
             const struct record_header *record;
-            status = find_fetched(reader, &lookups[i], &record, &map->error);
+            status = find_fetched(reader, &lookups[i], recycled, &record, &map->error);
             if (status < 0) return status;
             bool found = status == ODM_OK;
             value_sizes[first + i] = found ? record->value_size : ODM_ABSENT;

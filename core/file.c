@@ -106,6 +106,11 @@ static void memory_free(struct memory_directory *memory)
     free(memory);
 }
 
+uint32_t odm__directory_mode(uint32_t file_mode)
+{
+    return file_mode | (file_mode & 0444) >> 2;
+}
+
 /* ---- directories -------------------------------------------------------------------------------------------------- */
 
 static odm_status directory_adopt(struct directory *directory, int fd, odm_error *error)
@@ -151,13 +156,13 @@ odm_status odm__directory_open_in(struct directory *directory, const struct dire
 
     directory->mode = parent->mode;
     directory->any_file_system = parent->any_file_system;
-    if (create && odm__os.make_directory(parent->fd, name, 0777) != 0 && errno != EEXIST) {
-        return odm__fail_os(error, "make", name);
-    }
+    bool made = create && odm__os.make_directory(parent->fd, name, 0777) == 0;
+    if (create && !made && errno != EEXIST) return odm__fail_os(error, "make", name);
     int fd = odm__os.open(parent->fd, name, O_RDONLY | O_DIRECTORY, 0);
     if (fd < 0 && errno == ENOENT) return ODM_NOT_FOUND;
     if (fd < 0) return odm__fail_os(error, "open", name);
-    if (create && parent->give_to_owner) (void)odm__os.change_owner(fd, parent->uid, parent->gid);
+    if (made && parent->give_to_owner) (void)odm__os.change_owner(fd, parent->uid, parent->gid);
+    if (made && parent->mode != 0) (void)odm__os.change_mode(fd, odm__directory_mode(parent->mode));
     return directory_adopt(directory, fd, error);
 }
 
@@ -171,7 +176,7 @@ void odm__directory_close(struct directory *directory)
 odm_status odm__directory_sync(const struct directory *directory, odm_error *error)
 {
     if (directory->memory != NULL) return ODM_OK;
-    if (odm__os.sync_directory(directory->fd) != 0) return odm__fail_os(error, "sync the directory", directory->name);
+    if (odm__os.sync_directory(directory->fd) != 0) return odm__fail_sync(error, directory->name);
     return ODM_OK;
 }
 
@@ -217,29 +222,45 @@ odm_status odm__directory_list(const struct directory *directory, void (*found)(
 
 odm_status odm__file_open(const struct directory *directory, const char *name, bool writable, int *fd, odm_error *error)
 {
-    *fd = directory->memory != NULL ? memory_open(directory->memory, name)
-                                    : odm__os.open(directory->fd, name, writable ? O_RDWR : O_RDONLY, 0);
-    if (*fd >= 0) return ODM_OK;
-    return errno == ENOENT ? ODM_NOT_FOUND : odm__fail_os(error, "open", name);
+    // A pipe under one of our names must not make us wait, nor a link lead us elsewhere.
+    int flags = (writable ? O_RDWR : O_RDONLY) | O_NONBLOCK | O_NOFOLLOW;
+    *fd =
+        directory->memory != NULL ? memory_open(directory->memory, name) : odm__os.open(directory->fd, name, flags, 0);
+    if (*fd < 0) return errno == ENOENT ? ODM_NOT_FOUND : odm__fail_os(error, "open", name);
+
+    struct file_identity identity;
+    odm_status status = ODM_OK;
+    if (odm__os.identify(*fd, &identity) != 0) {
+        status = odm__fail_os(error, "look at", name);
+    } else if (!S_ISREG(identity.mode)) {
+        status = odm__fail(error, ODM_E_CORRUPT, "%s%s is no ordinary file", directory->name, name);
+    }
+    if (status != ODM_OK) {
+        odm__os.close(*fd);
+        *fd = -1;
+    }
+    return status;
 }
 
 odm_status odm__file_grow(const struct directory *directory, const char *name, int fd, uint64_t size, uint64_t new_size,
-                          odm_error *error)
+                          uint64_t hole, odm_error *error)
 {
     assert(new_size >= size);
     // Asked first: a reservation beyond this limit kills the process with SIGXFSZ.
     uint64_t limit = UINT64_MAX;
-    if (odm__os.file_size_limit(&limit) != 0 || new_size > limit) {
+    if (odm__os.file_size_limit(&limit) != 0 || new_size + hole > limit) {
         errno = EFBIG;
         return odm__fail_os(error, "reserve room for", name);
     }
-    if (new_size == size || odm__os.reserve(fd, (off_t)size, (off_t)(new_size - size)) == 0) return ODM_OK;
+    if (new_size == size || odm__os.reserve(fd, (off_t)size, (off_t)(new_size - size)) == 0) {
+        if (hole == 0 || odm__os.truncate(fd, (off_t)(new_size + hole)) == 0) return ODM_OK;
+    }
 
     int number = errno;
     // ext4 keeps the blocks that a failed reservation got.
-    (void)odm__os.truncate(fd, (off_t)size);
+    (void)odm__os.truncate(fd, (off_t)(size + hole));
     if (number == EOPNOTSUPP && directory->any_file_system) {
-        if (odm__os.truncate(fd, (off_t)new_size) == 0) return ODM_OK;
+        if (odm__os.truncate(fd, (off_t)(new_size + hole)) == 0) return ODM_OK;
         return odm__fail_os(error, "grow", name);
     }
     if (number == EOPNOTSUPP) {
@@ -270,7 +291,7 @@ odm_status odm__file_create(const struct directory *directory, const char *name,
         if (directory->mode != 0) (void)odm__os.change_mode(*fd, directory->mode); // whatever this process's umask is
         (void)odm__os.set_no_copy_on_write(*fd); // where stores would need new blocks, a full disk would be a SIGBUS
     }
-    odm_status status = odm__file_grow(directory, name, *fd, 0, size, error);
+    odm_status status = odm__file_grow(directory, name, *fd, 0, size, 0, error);
     if (status != ODM_OK) {
         odm__os.close(*fd);
         (void)odm__file_unlink(directory, name, NULL);
@@ -280,7 +301,7 @@ odm_status odm__file_create(const struct directory *directory, const char *name,
 
 void odm__file_populate(int fd, uint64_t from, uint64_t to, uint64_t block_size)
 {
-    static const unsigned char zeros[POPULATE_HUGE];
+    static unsigned char zeros[POPULATE_HUGE]; // Not const, or they would lie in the library's file.
     for (uint64_t at = from; at < to; at += block_size) {
         uint64_t size = to - at < block_size ? to - at : block_size;
         if (odm__os.write_at(fd, zeros, size, (off_t)at) != (ssize_t)size) return;
@@ -295,6 +316,12 @@ odm_status odm__file_rename(const struct directory *directory, const char *from,
     }
     if (odm__os.rename(directory->fd, from, to) != 0) return odm__fail_os(error, "rename", from);
     return ODM_OK;
+}
+
+odm_status odm__file_exchange(const struct directory *directory, const char *from, const char *to, odm_error *error)
+{
+    if (directory->memory == NULL && odm__os.exchange(directory->fd, from, to) == 0) return ODM_OK;
+    return odm__file_rename(directory, from, to, error);
 }
 
 odm_status odm__file_rename_new(const struct directory *directory, const char *from, const char *to, odm_error *error)

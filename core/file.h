@@ -30,6 +30,9 @@ struct directory {
     bool any_file_system;
 };
 
+/* The mode of a directory whose files have this one: who may read may search. */
+uint32_t odm__directory_mode(uint32_t file_mode);
+
 /* Opens the directory `path` on disk; ODM_NOT_FOUND if there is none, ODM_E_INVALID if it is something else. */
 odm_status odm__directory_open(struct directory *directory, const char *path, odm_error *error);
 /* Opens `name` in `parent`, making it if `create`. ODM_NOT_FOUND if there is none. In memory: a fresh one. */
@@ -49,9 +52,10 @@ odm_status odm__file_open(const struct directory *directory, const char *name, b
 /* A new file of zeros, reserved on disk. ODM_EXISTS if the name is taken. */
 odm_status odm__file_create(const struct directory *directory, const char *name, uint64_t size, int *fd,
                             odm_error *error);
-/* Grows a file from `size` to `new_size`, reserved; on failure it has its old size again. */
+/* Grows a file from `size` to `new_size`, reserved, with `hole` bytes after it that are not; on failure it is as before.
+ * At no moment is it shorter. */
 odm_status odm__file_grow(const struct directory *directory, const char *name, int fd, uint64_t size, uint64_t new_size,
-                          odm_error *error);
+                          uint64_t hole, odm_error *error);
 /* Writes zeros to a reserved part that nobody else knows of yet, `block_size` bytes at a time. The pages are then in memory,
  * in folios of about that size, and a first store to them costs a tenth of what it costs otherwise. Only the speed depends
  * on it: failures are ignored. */
@@ -59,6 +63,9 @@ void odm__file_populate(int fd, uint64_t from, uint64_t to, uint64_t block_size)
 enum { POPULATE_SMALL = 16 * 1024, POPULATE_USUAL = 64 * 1024, POPULATE_HUGE = 2 * 1024 * 1024 }; // bytes
 /* Renames over `to`. */
 odm_status odm__file_rename(const struct directory *directory, const char *from, const char *to, odm_error *error);
+/* Lets two files change names, so that the one that goes can still be opened; if that can not be had, renames `from` over
+ * `to`. */
+odm_status odm__file_exchange(const struct directory *directory, const char *from, const char *to, odm_error *error);
 /* Renames, but never over another file: ODM_EXISTS. */
 odm_status odm__file_rename_new(const struct directory *directory, const char *from, const char *to, odm_error *error);
 /* Missing is fine. */

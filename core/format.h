@@ -269,6 +269,9 @@ _Static_assert(sizeof(struct index_header) <= PAGE, "the stripes follow in the s
  * Number 0: free. The futex is the low half. */
 enum { ATTACH_NUMBER_MAX = 2047 };
 
+/* Two are kept for removes and compaction; a put brings its own before it takes one. */
+enum { SPARES_KEPT = 2, SPARES_MAX = 3 };
+
 struct lock_line {
     _Alignas(CACHE_LINE) odm__u64 word;
     odm__u32 dirty; // 1: an owner died, and what it left is not yet mended. Only the owner stores
@@ -303,8 +306,8 @@ struct lock_file {
     odm__u64 compacted_bytes;
     odm__u64 synced_number; // segment in which the last sync ended
     odm__u32 sync_failed;
-    odm__u32 no_space;                      // 1: the last try to make a spare failed
-    _Alignas(CACHE_LINE) odm__u64 spare[2]; // number << 20 | size / 4096; under the append lock
+    odm__u32 no_space;                               // 1: the last try to make a spare failed
+    _Alignas(CACHE_LINE) odm__u64 spare[SPARES_MAX]; // number << 20 | size / 4096; under the append lock
     struct lock_line append;
     struct lock_line grow;
     struct lock_line sync;

@@ -79,11 +79,11 @@ void odm__index_close(struct index_file *file)
     free(file);
 }
 
-odm_status odm__index_sync(struct index_file *file, odm_error *error)
+void odm__index_supersede(struct index_file *file)
 {
     struct index_header *header = (void *)file->base;
-    if (odm__os.sync_map(file->base, atomic_load(&header->size)) != 0) return odm__fail_os(error, "sync", "index");
-    return ODM_OK;
+    atomic_store_explicit(&header->superseded, 1, memory_order_release);
+    atomic_fetch_add_explicit(&header->recycled, 1, memory_order_release);
 }
 
 /* Depth at which `capacity` entries need no split, on average; 0 if first chunks are enough. */
@@ -119,8 +119,8 @@ odm_status odm__index_create(const struct directory *directory, const char *name
     odm_status status = odm__file_create(directory, name, size, &fd, error);
     if (status == ODM_EXISTS) return odm__fail(error, ODM_E_BUSY, "%s has appeared", name);
     if (status != ODM_OK) return status;
-    if (odm__os.truncate(fd, (off_t)(size + TAIL_BYTES)) != 0) {
-        status = odm__fail_os(error, "size", name);
+    status = odm__file_grow(directory, name, fd, size, size, TAIL_BYTES, error);
+    if (status != ODM_OK) {
         odm__os.close(fd);
         return status;
     }
@@ -282,12 +282,9 @@ static odm_status grow_locked(struct index *index, uint64_t size_min, odm_error 
                          "the index needs more than %" PRIu64 " bytes of addresses: open the map again",
                          index->file->mapped);
     }
-    odm_status status = odm__file_grow(index->file->directory, "index", index->file->fd, size, new_size, error);
-    // The hole after the end, also where growing has just failed and cut it off.
-    uint64_t end = (status == ODM_OK ? new_size : size) + TAIL_BYTES;
-    if (odm__os.truncate(index->file->fd, (off_t)end) != 0 && status == ODM_OK) {
-        status = odm__fail_os(error, "size", "index");
-    }
+    // The hole after the end too; at no moment does a reader find the file too short.
+    odm_status status =
+        odm__file_grow(index->file->directory, "index", index->file->fd, size, new_size, TAIL_BYTES, error);
     if (status != ODM_OK) return status;
     odm__file_populate(index->file->fd, size, new_size, POPULATE_SMALL); // Nobody uses it before the size says so.
     atomic_store_explicit(&index->header->size, new_size, memory_order_release);
@@ -707,11 +704,12 @@ odm_status odm__index_make_room(struct index *index, uint64_t hash, const struct
     for (;;) {
         uint32_t used = atomic_load_explicit(chunk->used, memory_order_relaxed);
         if (__builtin_expect(used < used_max(chunk), 1)) return ODM_OK;
-        odm_status status = change_shape(index, hash, chunk, source, error);
-        if (status == ODM_E_NO_SPACE || status == ODM_E_NO_MEMORY) {
-            // A full disk: go on while one slot stays empty.
-            return used + 1 < chunk->slot_count ? ODM_OK : status;
-        }
+        odm_error detail = {.struct_size = sizeof detail};
+        odm_status status = change_shape(index, hash, chunk, source, &detail);
+        // A full disk: go on while one slot stays empty.
+        bool full = status == ODM_E_NO_SPACE || status == ODM_E_NO_MEMORY;
+        if (full && used + 1 < chunk->slot_count) return ODM_OK;
+        if (status != ODM_OK && error != NULL) *error = detail;
         if (status == ODM_OK) status = odm__index_chunk(index, hash, chunk, error);
         if (status != ODM_OK) return status;
     }

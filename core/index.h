@@ -61,7 +61,8 @@ odm_status odm__index_create(const struct directory *directory, const char *name
 odm_status odm__index_open(const struct directory *directory, const char *name, const struct meta_fixed *fixed,
                            bool writable, struct index_file **file, odm_error *error);
 void odm__index_close(struct index_file *file);
-odm_status odm__index_sync(struct index_file *file, odm_error *error);
+/* Tells all that look through it that there is a newer one. */
+void odm__index_supersede(struct index_file *file);
 
 void odm__index_view(struct index *index, struct index_file *file, const struct meta_fixed *fixed,
                      const struct lock_client *client, uint32_t wait_ms);

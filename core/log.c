@@ -154,10 +154,12 @@ uint64_t odm__log_bytes(struct log *log, uint64_t head, uint64_t tail)
     for (int i = 0; i < 2; ++i) {
         struct segment *segment;
         if (odm__log_segment(log, address_number(address[i]), &segment, NULL) != ODM_OK) return 0;
+        bool whole = odm__segment_is_whole(log, segment);
         position[i] = odm__segment_position(segment, address[i]);
         odm__log_release(log, segment);
+        if (!whole) return 0;
     }
-    return position[1] - position[0];
+    return position[1] > position[0] ? position[1] - position[0] : 0;
 }
 
 uint64_t odm__log_unlinked_bytes(struct log *log, uint64_t head)
@@ -294,7 +296,7 @@ static void listing_add(void *context, const char *name)
     uint64_t number = number_of_name(name);
     if (number == 0) return;
     // A number that could not have been given out is not ours: it is left alone, and no number is counted from it.
-    if (number >= listing->number_min + 2 * SEGMENT_SPAN_MAX) return;
+    if (number >= listing->number_min + SEGMENT_SPAN_MAX + SEGMENT_SPAN_MAX / 2) return;
     if (number > chain->number_max) chain->number_max = number;
     if (number < listing->number_min) return;
     if (chain->count == listing->room) {
@@ -439,7 +441,7 @@ odm_status odm__log_begin(struct log *log, uint64_t number, uint64_t predecessor
     odm__os.close(fd);
     if (status != ODM_OK) return status;
     write_header(log, base, number, size, predecessor_end, position);
-    if (odm__os.sync_map(base, size) != 0) status = odm__fail_os(error, "sync", name);
+    if (odm__os.sync_map(base, size) != 0) status = odm__fail_sync(error, name);
     odm__file_unmap(base, size);
     if (status == ODM_OK) status = odm__directory_sync(&log->directory, error);
     return status;
@@ -451,8 +453,7 @@ odm_status odm__log_sync_segment(struct log *log, uint64_t number, odm_error *er
     odm_status status = odm__log_segment(log, number, &segment, error);
     if (status == ODM_NOT_FOUND) return odm__fail(error, ODM_E_CORRUPT, "log/%011" PRIu64 " is missing", number);
     if (status != ODM_OK) return status;
-    if (odm__os.sync_map((void *)(uintptr_t)segment->base, segment->size) != 0)
-        status = odm__fail_os(error, "sync", "log/");
+    if (odm__os.sync_map((void *)(uintptr_t)segment->base, segment->size) != 0) status = odm__fail_sync(error, "log/");
     odm__log_release(log, segment);
     return status;
 }
@@ -461,22 +462,23 @@ odm_status odm__log_sync_segment(struct log *log, uint64_t number, odm_error *er
 
 /* The spares above the tail's segment, the lower number first. */
 struct spares {
-    uint64_t word[2];
-    unsigned place[2]; // in the lock file
+    uint64_t word[SPARES_MAX];
     unsigned count;
+    unsigned vacant; // a place in the lock file that none of them takes
 };
 
 static struct spares spares_above(const struct lock_file *lock, uint64_t tail)
 {
     struct spares spares = {.count = 0};
-    for (unsigned i = 0; i < 2; ++i) {
+    for (unsigned i = 0; i < SPARES_MAX; ++i) {
         uint64_t word = atomic_load_explicit(&lock->spare[i], memory_order_relaxed);
-        if (spare_number(word) <= address_number(tail)) continue; // Vacant: the tail has taken or passed it.
-        spares.word[spares.count] = word;
-        spares.place[spares.count++] = i;
-    }
-    if (spares.count == 2 && spares.word[0] > spares.word[1]) {
-        spares = (struct spares){{spares.word[1], spares.word[0]}, {spares.place[1], spares.place[0]}, 2};
+        if (spare_number(word) <= address_number(tail)) { // The tail has taken or passed it.
+            spares.vacant = i;
+            continue;
+        }
+        unsigned at = spares.count++;
+        for (; at > 0 && spares.word[at - 1] > word; --at) spares.word[at] = spares.word[at - 1];
+        spares.word[at] = word;
     }
     return spares;
 }
@@ -541,8 +543,22 @@ odm_status odm__log_settle_tail(struct log_writer *writer, odm_error *error)
 
 /* ---- spares ------------------------------------------------------------------------------------------------------- */
 
-/* Puts a new segment into a vacant word, or in place of the lower of two that are both too small. *installed tells;
- * *dropped is the number that left, or 0. */
+/* Where a new spare with room for `size_min` goes: a vacant place, or that of the lowest if all are taken and too small.
+ * False: nowhere. *dropped: the number of the one that leaves, or 0. */
+static bool spare_place(const struct lock_file *lock, const struct spares *spares, uint64_t size_min, unsigned *place,
+                        uint64_t *dropped)
+{
+    *place = spares->vacant;
+    if (spares->count < SPARES_MAX) return true;
+    for (unsigned i = 0; i < spares->count; ++i) {
+        if (spare_size(spares->word[i]) >= size_min) return false;
+    }
+    *dropped = spare_number(spares->word[0]);
+    for (*place = 0; atomic_load_explicit(&lock->spare[*place], memory_order_relaxed) != spares->word[0];) ++*place;
+    return true;
+}
+
+/* Makes a file a spare. *installed tells; *dropped is the number that left for it, or 0. */
 static odm_status spare_install(struct log_writer *writer, uint64_t word, uint64_t size_min, bool *installed,
                                 uint64_t *dropped, odm_error *error)
 {
@@ -553,13 +569,8 @@ static odm_status spare_install(struct log_writer *writer, uint64_t word, uint64
     if (status != ODM_OK) return status;
     uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_relaxed);
     struct spares spares = spares_above(lock, tail);
-    unsigned place = spares.count == 0 ? 0 : 1 - spares.place[0];
-    if (spares.count == 2 && spare_size(spares.word[0]) < size_min && spare_size(spares.word[1]) < size_min) {
-        place = spares.place[0];
-        *dropped = spare_number(spares.word[0]);
-        spares.count = 1;
-    }
-    if (spares.count < 2 && spare_number(word) > address_number(tail)) {
+    unsigned place;
+    if (spare_number(word) > address_number(tail) && spare_place(lock, &spares, size_min, &place, dropped)) {
         // One word, one store: a kill leaves the old spare or the new one.
         atomic_store_explicit(&lock->spare[place], word, memory_order_release);
         *installed = true;
@@ -597,7 +608,11 @@ static odm_status spare_make(struct log_writer *writer, uint64_t head, uint64_t 
     struct log *log = writer->log;
     struct lock_file *lock = log->lock;
     uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_acquire);
-    uint64_t number = atomic_fetch_add_explicit(&lock->next_number, 1, memory_order_relaxed);
+    // Asked before one is taken: who fails for want of numbers must not use them up.
+    uint64_t number = atomic_load_explicit(&lock->next_number, memory_order_relaxed);
+    if (number - address_number(head) < SEGMENT_SPAN_MAX) {
+        number = atomic_fetch_add_explicit(&lock->next_number, 1, memory_order_relaxed);
+    }
     if (number - address_number(head) >= SEGMENT_SPAN_MAX || number > SEGMENT_NUMBER_MAX) {
         return odm__fail(error, ODM_E_NO_SPACE, "the log has %" PRIu64 " segments: compact the map", SEGMENT_SPAN_MAX);
     }
@@ -611,7 +626,15 @@ static odm_status spare_make(struct log_writer *writer, uint64_t head, uint64_t 
     if (status == ODM_OK || status == ODM_E_NO_SPACE) {
         atomic_store_explicit(&lock->no_space, status != ODM_OK, memory_order_relaxed);
     }
-    if (status != ODM_OK) return status;
+    if (status != ODM_OK) {
+        // Nobody has seen the number: it is given back if it is still the last, or a full disk would use all of them up. But
+        // not if a file has that name: then the next number is tried the next time.
+        uint64_t after = number + 1;
+        if (status != ODM_E_CORRUPT)
+            (void)atomic_compare_exchange_strong_explicit(&lock->next_number, &after, number, memory_order_relaxed,
+                                                          memory_order_relaxed);
+        return status;
+    }
 
     bool installed;
     uint64_t dropped;
@@ -633,12 +656,14 @@ void odm__log_after_rollover(struct log_writer *writer, uint64_t head)
         odm__os.close(fd);
     }
     segment_give_writable(log, &writer->spare);
-    // The tail has passed it, so nobody can take it any more.
-    if (writer->passed != 0) segment_unlink(log, writer->passed);
-    writer->passed = 0;
-    for (int i = 0; i < 2; ++i) {
+    // The tail has passed them, so nobody can take them any more.
+    for (int i = 0; i < SPARES_MAX; ++i) {
+        if (writer->passed[i] != 0) segment_unlink(log, writer->passed[i]);
+        writer->passed[i] = 0;
+    }
+    for (int i = 0; i < SPARES_KEPT; ++i) {
         uint64_t tail = atomic_load_explicit(&log->lock->tail, memory_order_acquire);
-        if (spares_above(log->lock, tail).count == 2) return;
+        if (spares_above(log->lock, tail).count >= SPARES_KEPT) return;
         if (spare_make(writer, head, 0, NULL) != ODM_OK) return;
     }
 }
@@ -651,6 +676,28 @@ static odm_status writer_move(struct log_writer *writer, struct segment **slot, 
     odm_status status = segment_take_writable(writer->log, number, slot, error);
     if (status != ODM_OK) *slot = NULL;
     return status;
+}
+
+/* What is appended to a segment whose header is damaged would not be found again; nor can its position be believed. */
+static odm_status tail_move(struct log_writer *writer, uint64_t number, odm_error *error)
+{
+    odm_status status = writer_move(writer, &writer->tail, number, error);
+    if (status != ODM_OK || odm__segment_is_whole(writer->log, writer->tail)) return status;
+    segment_give_writable(writer->log, &writer->tail);
+    return odm__fail(error, ODM_E_CORRUPT, "log/%011" PRIu64 ", to be written to, has a damaged header", number);
+}
+
+/* Maps a spare. That it is gone is no failure if another writer has put a bigger one in its place since it was looked at. */
+static odm_status spare_move(struct log_writer *writer, uint64_t number, odm_error *error)
+{
+    odm_status status = writer_move(writer, &writer->spare, number, error);
+    if (status != ODM_E_CORRUPT) return status;
+    const struct lock_file *lock = writer->log->lock;
+    struct spares spares = spares_above(lock, atomic_load_explicit(&lock->tail, memory_order_acquire));
+    for (unsigned i = 0; i < spares.count; ++i) {
+        if (spare_number(spares.word[i]) == number) return status;
+    }
+    return ODM_OK;
 }
 
 void odm__log_writer_close(struct log_writer *writer)
@@ -675,8 +722,10 @@ static enum obstacle roll(struct log_writer *writer, enum append_class class, ui
     struct lock_file *lock = log->lock;
     uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_relaxed);
     struct spares spares = spares_above(lock, tail);
-    // The last spare is compaction's: nothing else gives disk space back.
-    if (class != APPEND_MOVE && spares.count < 2) return OBSTACLE_NO_SPARE;
+    // On a full disk one spare is for removes, and the last for compaction: nothing else gives disk space back. A put brings
+    // its own first.
+    unsigned needed = class == APPEND_PUT ? SPARES_MAX : class == APPEND_REMOVE ? SPARES_KEPT : 1;
+    if (spares.count < needed) return OBSTACLE_NO_SPARE;
     for (unsigned i = 0; i < spares.count; ++i) {
         if (spare_size(spares.word[i]) < size + SEGMENT_HEADER_SIZE) continue;
         *number = spare_number(spares.word[i]);
@@ -688,7 +737,7 @@ static enum obstacle roll(struct log_writer *writer, enum append_class class, ui
         // Killed here: the next owner of the lock finds the header and stores the tail.
         atomic_store_explicit(&lock->tail, address_make(*number, SEGMENT_HEADER_SIZE), memory_order_release);
         writer->sealed = address_number(tail);
-        writer->passed = i == 0 ? 0 : spare_number(spares.word[0]);
+        for (unsigned k = 0; k < i; ++k) writer->passed[k] = spare_number(spares.word[k]);
         return OBSTACLE_NONE;
     }
     return OBSTACLE_NO_SPARE;
@@ -772,9 +821,9 @@ odm_status odm__log_reserve(struct log_writer *writer, uint64_t head, struct app
         if (obstacle == OBSTACLE_NONE) return ODM_OK;
 
         if (obstacle == OBSTACLE_TAIL_NOT_MAPPED) {
-            status = writer_move(writer, &writer->tail, number, error);
+            status = tail_move(writer, number, error);
         } else if (obstacle == OBSTACLE_SPARE_NOT_MAPPED) {
-            status = writer_move(writer, &writer->spare, number, error);
+            status = spare_move(writer, number, error);
         } else if (obstacle == OBSTACLE_NO_SPARE) {
             status = spare_make(writer, head, size, error);
         } else {

@@ -138,8 +138,8 @@ struct log_writer {
     struct segment *tail;  // writable, or NULL
     struct segment *spare; // likewise: the one to roll over to
     uint32_t wait_ms;
-    uint64_t sealed; // number of a segment this writer has sealed and not yet looked after, or 0
-    uint64_t passed; // number of a spare that was too small when it did so, or 0
+    uint64_t sealed;             // number of a segment this writer has sealed and not yet looked after, or 0
+    uint64_t passed[SPARES_MAX]; // numbers of spares that were too small when it did so, or 0
 };
 
 /* Reserves room at the tail and notes the intent, rolling over to another segment if need be. head: the map's, for the span

@@ -117,6 +117,11 @@ static int os_rename(int directory, const char *from, const char *to)
     return renameat(directory, from, directory, to);
 }
 
+static int os_exchange(int directory, const char *a, const char *b)
+{
+    return renameat2(directory, a, directory, b, RENAME_EXCHANGE);
+}
+
 static int os_unlink(int directory, const char *name, bool is_directory)
 {
     return unlinkat(directory, name, is_directory ? AT_REMOVEDIR : 0);
@@ -236,6 +241,7 @@ struct odm__os odm__os = {
     .make_directory = mkdirat,
     .rename_new = os_rename_new,
     .rename = os_rename,
+    .exchange = os_exchange,
     .unlink = os_unlink,
     .list = os_list,
     .change_owner = fchown,

@@ -47,6 +47,7 @@ struct odm__os {
     int (*make_directory)(int directory, const char *name, mode_t mode);
     int (*rename_new)(int directory, const char *from, const char *to); // EEXIST if `to` is there
     int (*rename)(int directory, const char *from, const char *to);
+    int (*exchange)(int directory, const char *a, const char *b); // the two names
     int (*unlink)(int directory, const char *name, bool is_directory);
     int (*list)(int directory, void (*found)(void *context, const char *name), void *context);
     int (*change_owner)(int fd, uid_t uid, gid_t gid);

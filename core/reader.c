@@ -31,6 +31,7 @@ void odm__reader_attach(struct reader *reader, struct index_file *file, const st
                         const struct lock_client *client, uint32_t wait_ms)
 {
     odm__index_view(&reader->index, file, fixed, client, wait_ms);
+    ++reader->generation;
     reader->recycled = atomic_load_explicit(&reader->index.header->recycled, memory_order_acquire);
     reader->head = atomic_load_explicit(&reader->index.header->head, memory_order_acquire);
 }
@@ -106,8 +107,11 @@ static odm_status view_map(struct reader *reader, uint64_t slot, odm_error *erro
 
 odm_status odm__reader_segment_of(struct reader *reader, uint64_t slot, struct segment **segment, odm_error *error)
 {
+    // The reader's own reference is what keeps the slices that are lent from it.
+    odm_status status = view_of(reader, slot)->end == 0 ? view_map(reader, slot, error) : ODM_OK;
+    if (status != ODM_OK) return status;
     uint64_t number = number_of(reader, slot);
-    odm_status status = odm__log_segment(reader->log, number, segment, error);
+    status = odm__log_segment(reader->log, number, segment, error);
     return status == ODM_NOT_FOUND ? segment_missing(number, error) : status;
 }
 
@@ -170,6 +174,10 @@ odm_status odm__reader_resolve(struct reader *reader, uint64_t slot, struct reco
     }
     struct segment_view view = *view_of(reader, slot);
     struct segment segment = {.number = number_of(reader, slot), .base = view.base, .size = view.end};
+    // Checked, not asserted: a damaged slot may name what is no place in any segment.
+    if (slot_offset(slot) >= view.end) {
+        return slot_is_corrupt(reader, slot, "the index names this place, which lies behind the segment's end", error);
+    }
     uint64_t address = address_make(segment.number, slot_offset(slot));
     enum record_check check = reader->verify ? CHECK_ALL : CHECK_NOTHING;
     if (odm__log_read(reader->log, &segment, address, check, record) != RECORD_WHOLE || record->kind != RECORD_PUT) {

@@ -35,10 +35,11 @@ struct reader {
     struct index index;
     struct segment_view *views; // by number modulo 2^16
     uint64_t seed;
-    uint64_t recycled; // as last seen
-    uint64_t head;     // likewise
-    bool lent;         // slices were given out since the last refresh
-    bool verify;       // check both checksums of what is read
+    uint64_t recycled;   // as last seen
+    uint64_t head;       // likewise
+    uint64_t generation; // of the index: raised whenever another one is attached
+    bool lent;           // slices were given out since the last refresh
+    bool verify;         // check both checksums of what is read
     struct held_segment *held;
     struct log *log;
     struct store *store; // NULL: the index can not be superseded
@@ -57,7 +58,7 @@ odm_status odm__reader_find(struct reader *reader, const void *key, size_t key_s
 
 /* The record a slot names; the caller owns the stripe's lock, or believes it only after comparing `recycled`. */
 odm_status odm__reader_resolve(struct reader *reader, uint64_t slot, struct record *record, odm_error *error);
-/* Takes a reference of the caller's own on the segment a slot names. */
+/* Takes a reference of the caller's own on the segment a slot names, beside the reader's. */
 odm_status odm__reader_segment_of(struct reader *reader, uint64_t slot, struct segment **segment, odm_error *error);
 
 /* Where a key is in its chunk, or would go. */

@@ -74,13 +74,17 @@ static bool same_place(const struct marks *a, const struct marks *b)
 
 /* ---- the files as they are ---------------------------------------------------------------------------------------- */
 
+odm_status odm__linked(odm_error *error, const char *name, uint32_t links)
+{
+    return odm__fail(error, ODM_E_CORRUPT, "%s has %u links: a map that is linked from two places can not be written",
+                     name, links);
+}
+
 static odm_status check_links(int fd, const char *name, odm_error *error)
 {
     struct file_identity identity;
     if (odm__os.identify(fd, &identity) != 0) return odm__fail_os(error, "look at", name);
-    if (identity.links <= 1) return ODM_OK;
-    return odm__fail(error, ODM_E_CORRUPT, "%s has %u links: a map that is linked from two places can not be written",
-                     name, identity.links);
+    return identity.links <= 1 ? ODM_OK : odm__linked(error, name, identity.links);
 }
 
 struct found_files {
@@ -106,7 +110,7 @@ static odm_status lock_load(int fd, bool writable, struct lock_file **lock, odm_
     if (odm__os.identify(fd, &identity) != 0) return odm__fail_os(error, "look at", LOCK_NAME);
     if (identity.size != sizeof **lock) return ODM_NOT_FOUND; // Not worth anything; a new one will be made.
     if (writable) return odm__file_map(fd, sizeof **lock, 0, true, (void **)lock, error);
-    *lock = malloc(sizeof **lock);
+    *lock = aligned_alloc(PAGE, sizeof **lock);
     if (*lock == NULL) return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
     if (odm__os.read_at(fd, *lock, sizeof **lock, 0) == (ssize_t)sizeof **lock) return ODM_OK;
     free(*lock);
@@ -161,6 +165,8 @@ static odm_status find_files(const struct store *store, bool attached, struct fo
 
 /* ---- reading the log ---------------------------------------------------------------------------------------------- */
 
+enum { PENDING_MAX = 32 };
+
 /* Where a rebuild reads, what it builds, and what it found. */
 struct rebuild {
     const struct store *store;
@@ -174,8 +180,13 @@ struct rebuild {
     uint64_t end;        // where the log ends
     uint64_t position;   // of the end: bytes since the map was made
     uint64_t number_max; // the highest number seen, in a file or in the lock file
-    bool kept;           // nothing returned is missing
-    bool torn;           // the log ends at a record that is not whole, rather than where nothing stands
+    struct pending {
+        struct record record;
+        uint64_t hash;
+    } pending[PENDING_MAX]; // read, not yet in the index: what they touch is on its way into the cache
+    size_t pending_count;
+    bool kept; // nothing returned is missing
+    bool torn; // the log ends at a record that is not whole, rather than where nothing stands
 };
 
 static odm_status damage(uint64_t address, const char *why, odm_error *error)
@@ -213,13 +224,9 @@ static odm_status replay_clear(struct rebuild *rebuild, odm_error *error)
     return ODM_OK;
 }
 
-static odm_status replay(struct rebuild *rebuild, const struct record *record, odm_error *error)
+static odm_status replay_one(struct rebuild *rebuild, const struct record *record, uint64_t hash, odm_error *error)
 {
     struct reader *reader = &rebuild->reader;
-    if (record->kind == RECORD_CLEAR) return replay_clear(rebuild, error);
-    if (record->kind >= RECORD_FILLER) return ODM_OK;
-
-    uint64_t hash = hash_key(record->key, record->key_size, reader->seed);
     struct stripe *stripe = &reader->index.stripes[hash_stripe(hash, reader->index.stripe_bits)];
     struct hash_source source = {odm__reader_hash_of, reader};
     struct chunk chunk;
@@ -228,8 +235,9 @@ static odm_status replay(struct rebuild *rebuild, const struct record *record, o
         status = odm__index_make_room(&reader->index, hash, &source, &chunk, error);
     }
     struct place place;
-    if (status == ODM_OK)
+    if (status == ODM_OK) {
         status = odm__reader_locate(reader, &chunk, record->key, record->key_size, hash, &place, error);
+    }
     if (status != ODM_OK) return status;
 
     if (place.found) stripe_count_add(stripe, UINT64_C(0) - 1, 0 - place.record.size);
@@ -240,6 +248,32 @@ static odm_status replay(struct rebuild *rebuild, const struct record *record, o
     return ODM_OK;
 }
 
+/* Takes the pending records in, in order. Their segment must still be mapped. */
+static odm_status replay_pending(struct rebuild *rebuild, odm_error *error)
+{
+    odm_status status = ODM_OK;
+    for (size_t i = 0; status == ODM_OK && i < rebuild->pending_count; ++i) {
+        status = replay_one(rebuild, &rebuild->pending[i].record, rebuild->pending[i].hash, error);
+    }
+    rebuild->pending_count = 0;
+    return status;
+}
+
+static odm_status replay(struct rebuild *rebuild, const struct record *record, odm_error *error)
+{
+    struct reader *reader = &rebuild->reader;
+    if (record->kind >= RECORD_FILLER) return ODM_OK;
+    odm_status status = ODM_OK;
+    if (record->kind == RECORD_CLEAR || rebuild->pending_count == PENDING_MAX) status = replay_pending(rebuild, error);
+    if (status != ODM_OK) return status;
+    if (record->kind == RECORD_CLEAR) return replay_clear(rebuild, error);
+
+    uint64_t hash = hash_key(record->key, record->key_size, reader->seed);
+    odm__index_fetch(&reader->index, hash, true);
+    rebuild->pending[rebuild->pending_count++] = (struct pending){*record, hash};
+    return ODM_OK;
+}
+
 static odm_status note_reserved(struct rebuild *rebuild, uint64_t address, odm_error *error)
 {
     uint64_t *more = realloc(rebuild->reserved, (rebuild->reserved_count + 1) * sizeof *more);
@@ -247,6 +281,20 @@ static odm_status note_reserved(struct rebuild *rebuild, uint64_t address, odm_e
     rebuild->reserved = more;
     rebuild->reserved[rebuild->reserved_count++] = address;
     return ODM_OK;
+}
+
+/* Whether anything stands behind the place where the log ends: then something is lost. */
+static bool something_follows(const struct segment *segment, uint64_t address)
+{
+    enum { LOOK_BYTES_MAX = 16 * 1024 * 1024 };
+    uint64_t end = address_offset(address) + LOOK_BYTES_MAX;
+    if (end > segment->size) end = segment->size;
+    for (uint64_t at = address_offset(address); at + 8 <= end; at += 8) {
+        uint64_t word;
+        memcpy(&word, segment->base + at, sizeof word);
+        if (word != 0) return true;
+    }
+    return false;
 }
 
 /* Takes in one record. *ends: the log ends before it. */
@@ -261,7 +309,7 @@ static odm_status read_record(struct rebuild *rebuild, const struct segment *seg
         if (synced)
             return damage(*address, state == RECORD_BAD ? "a record is not whole" : "a record is missing", error);
         *ends = true;
-        rebuild->torn = state == RECORD_BAD;
+        rebuild->torn = state == RECORD_BAD || something_follows(segment, *address);
         return ODM_OK;
     }
     odm_status status = ODM_OK;
@@ -302,9 +350,12 @@ static odm_status read_log(struct rebuild *rebuild, odm_error *error)
         if (address == segment_end) address = next_first;
         if (segment == NULL || segment->number != address_number(address)) {
             odm__chain_next(&rebuild->chain, address, &segment_end, &next_first);
-            if (segment != NULL) odm__log_release(log, segment);
-            segment = NULL;
-            status = odm__log_segment(log, address_number(address), &segment, error);
+            if (segment != NULL) {
+                status = replay_pending(rebuild, error);
+                odm__log_release(log, segment);
+                segment = NULL;
+            }
+            if (status == ODM_OK) status = odm__log_segment(log, address_number(address), &segment, error);
             if (status == ODM_NOT_FOUND || (status == ODM_OK && !odm__segment_is_whole(log, segment))) {
                 status = damage(address, "the segment is missing or its header is damaged", error);
             }
@@ -318,6 +369,7 @@ static odm_status read_log(struct rebuild *rebuild, odm_error *error)
         if (over || status != ODM_OK) break;
         status = read_record(rebuild, segment, &address, &ends, error);
     }
+    if (status == ODM_OK) status = replay_pending(rebuild, error);
     rebuild->end = address;
     if (status == ODM_OK && segment != NULL) rebuild->position = odm__segment_position(segment, address);
     if (segment != NULL) odm__log_release(log, segment);
@@ -357,7 +409,7 @@ static odm_status rebuild_run(struct rebuild *rebuild, const struct directory *d
 {
     const struct store *store = rebuild->store;
     rebuild->lock = lock;
-    rebuild->reserved_count = 0;
+    rebuild->reserved_count = rebuild->pending_count = 0;
     rebuild->records = 0;
     rebuild->torn = false;
     for (size_t i = 0; i < rebuild->chain.count; ++i) rebuild->chain.links[i].in_log = false;
@@ -423,6 +475,29 @@ static void rebuild_free(struct rebuild *rebuild)
     free(rebuild->reserved);
 }
 
+/* A map whose meta says that nothing was ever written to it has no records; else the newer slot of meta is lost. */
+static odm_status check_fresh(const struct rebuild *rebuild, odm_error *error)
+{
+    struct log *log = (struct log *)(uintptr_t)&rebuild->store->log;
+    odm_status status = ODM_OK;
+    for (size_t i = 0; status == ODM_OK && rebuild->slot.head == 0 && i < rebuild->chain.count; ++i) {
+        if (!rebuild->chain.links[i].whole) continue;
+        struct segment *segment;
+        struct record record;
+        uint64_t number = rebuild->chain.links[i].number;
+        status = odm__log_segment(log, number, &segment, error);
+        if (status != ODM_OK) break;
+        uint64_t first = address_make(number, SEGMENT_HEADER_SIZE);
+        if (odm__log_read(log, segment, first, CHECK_NOTHING, &record) != RECORD_ABSENT) {
+            status = odm__fail(error, ODM_E_CORRUPT,
+                               "meta says that the map is new, but log/ has records: one of its slots is lost. Nothing "
+                               "was changed");
+        }
+        odm__log_release(log, segment);
+    }
+    return status;
+}
+
 /* ---- a writable rebuild ------------------------------------------------------------------------------------------- */
 
 /* Room that the dead reserved and did not fill becomes fillers. */
@@ -443,7 +518,12 @@ static odm_status seal_log(struct rebuild *rebuild, uint64_t *tail, odm_error *e
     uint64_t number_max = rebuild->chain.number_max;
     if (rebuild->number_max > number_max) number_max = rebuild->number_max;
     uint64_t number = number_max < FIRST_NUMBER ? FIRST_NUMBER : number_max + 1;
-    if (number + 2 > SEGMENT_NUMBER_MAX) return odm__fail(error, ODM_E_NO_SPACE, "the segment numbers are used up");
+    uint64_t head_number = rebuild->slot.head == 0 ? number : address_number(rebuild->slot.head);
+    // Further on, a slot could not tell the new segments from the oldest.
+    if (number + 2 > SEGMENT_NUMBER_MAX || number + 2 >= head_number + 2 * SEGMENT_SPAN_MAX) {
+        return odm__fail(error, ODM_E_NO_SPACE, "log/ has a file of number %" PRIu64 ": no numbers are left after it",
+                         number - 1);
+    }
     odm_status status = ODM_OK;
     for (size_t i = 0; status == ODM_OK && i < rebuild->chain.count; ++i) {
         uint64_t at = rebuild->chain.links[i].number;
@@ -470,7 +550,7 @@ static odm_status seal_log(struct rebuild *rebuild, uint64_t *tail, odm_error *e
 
 /* Writes a lock file that goes with the index, and gives it its name. */
 static odm_status lock_make(const struct store *store, const struct index_file *index, uint64_t tail,
-                            const uint64_t spare[2], bool sync_failed, odm_error *error)
+                            const uint64_t spare[SPARES_KEPT], bool sync_failed, odm_error *error)
 {
     odm_status status = odm__file_unlink(&store->directory, LOCK_NEW_NAME, error);
     int fd;
@@ -486,14 +566,14 @@ static odm_status lock_make(const struct store *store, const struct index_file *
         lock->marks = marks;
         atomic_store(&lock->tail, tail);
         atomic_store(&lock->next_number, address_number(tail) + 3);
-        atomic_store(&lock->spare[0], spare[0]);
-        atomic_store(&lock->spare[1], spare[1]);
-        atomic_store(&lock->no_space, spare[1] == 0);
+        for (int i = 0; i < SPARES_KEPT; ++i) atomic_store(&lock->spare[i], spare[i]);
+        atomic_store(&lock->no_space, spare[SPARES_KEPT - 1] == 0);
         atomic_store(&lock->sync_failed, sync_failed);
         odm__file_unmap(base, sizeof(struct lock_file));
     }
     odm__os.close(fd);
     if (status == ODM_OK) status = odm__file_rename(&store->directory, LOCK_NEW_NAME, LOCK_NAME, error);
+    if (status != ODM_OK) (void)odm__file_unlink(&store->directory, LOCK_NEW_NAME, NULL);
     return status;
 }
 
@@ -506,16 +586,58 @@ static bool sync_has_failed(const struct meta_slot *slot, const struct lock_file
            slot->failed_boot[0] == boot[0] && slot->failed_boot[1] == boot[1];
 }
 
+/* Removes what an earlier rebuild has left under the name of the index that is being built: it may be one that some reader
+ * still looks through. */
+static odm_status discard_index_new(const struct store *store, odm_error *error)
+{
+    struct index_file *old;
+    if (odm__index_open(&store->directory, INDEX_NEW_NAME, &store->meta.fixed, true, &old, NULL) == ODM_OK) {
+        odm__index_supersede(old);
+        odm__index_close(old);
+    }
+    return odm__file_unlink(&store->directory, INDEX_NEW_NAME, error);
+}
+
+/* Takes back what this open has made of a map that can not be made: nothing was ever written to it. */
+static void unmake(struct store *store)
+{
+    struct chain chain;
+    if (odm__log_chain(&store->log, 0, &chain, NULL) == ODM_OK) {
+        for (size_t i = 0; i < chain.count; ++i) {
+            char name[SEGMENT_NAME_SIZE];
+            odm__segment_name(chain.links[i].number, name);
+            (void)odm__file_unlink(&store->log.directory, name, NULL);
+        }
+        odm__chain_free(&chain);
+    }
+    static const char *const names[] = {INDEX_NAME, LOCK_NEW_NAME, LOCK_NAME, "meta"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; ++i)
+        (void)odm__file_unlink(&store->directory, names[i], NULL);
+    if (!store->in_memory) (void)odm__os.unlink(store->directory.fd, "log", true);
+}
+
+/* The kernel may have dropped what could not be written, and answer the next sync with a false success: the next opener of
+ * this boot is told. */
+static void note_failed_sync(const struct store *store, struct meta_slot slot)
+{
+    if (odm__os.boot_id(slot.failed_boot) == 0) (void)odm__meta_write_slot(&store->meta, &slot, NULL);
+}
+
 static odm_status rebuild_replace(struct store *store, struct rebuild *rebuild, struct found_files *found,
                                   struct index_file *index, odm_error *error)
 {
     bool sync_failed = sync_has_failed(&rebuild->slot, found->same_place ? found->lock : NULL);
-    uint64_t tail = 0, spare[2] = {0, 0};
+    uint64_t tail = 0, spare[SPARES_KEPT] = {0};
+    // From here on the log no longer goes with the old index and lock file: should we be killed, or fail, whoever still has the
+    // old marks must not trust them. Tail and intents may still be believed if the log bears them out.
+    if (found->lock != NULL) found->lock->marks.index_inode = 0;
+    kill_fence();
     odm_status status = fill_reserved(rebuild, error);
     if (status == ODM_OK) status = seal_log(rebuild, &tail, error);
+    if (status == ODM_E_IO) note_failed_sync(store, rebuild->slot);
     if (status != ODM_OK) return status;
     // Without room for spares the map opens all the same: it can be read, and entries can be removed.
-    for (uint64_t i = 0; i < 2; ++i) {
+    for (uint64_t i = 0; i < SPARES_KEPT; ++i) {
         uint64_t number = address_number(tail) + 1 + i;
         if (odm__log_make_spare(&store->log, number, rebuild->position, 0, 0, &spare[i], NULL) != ODM_OK) break;
     }
@@ -523,22 +645,21 @@ static odm_status rebuild_replace(struct store *store, struct rebuild *rebuild, 
     struct index_header *header = (void *)index->base;
     bool first = rebuild->slot.head == 0;
     if (first) rebuild->slot.head = tail;
-    rebuild->slot.watermark = tail;
+    // After a failed sync the kernel may answer another with a false success: nothing more is known to be on disk.
+    if (first || !sync_failed) rebuild->slot.watermark = tail;
     if (!sync_failed) rebuild->slot.failed_boot[0] = rebuild->slot.failed_boot[1] = 0;
     atomic_store(&header->head, rebuild->slot.head);
     rebuild_report(rebuild, index, first, false);
 
     // The log is whole and durable: now the word for it, then the new index, then the lock file that vouches for it.
     status = odm__meta_write_slot(&store->meta, &rebuild->slot, error);
-    if (status == ODM_OK) status = odm__file_rename(&store->directory, INDEX_NEW_NAME, INDEX_NAME, error);
+    if (status == ODM_OK) status = odm__file_exchange(&store->directory, INDEX_NEW_NAME, INDEX_NAME, error);
+    // Readers of the old index are told before the new one can be trusted. Killed before that: the next opener finds the old
+    // one under the new one's former name.
+    if (status == ODM_OK && found->index != NULL) odm__index_supersede(found->index);
+    if (status == ODM_OK) status = discard_index_new(store, error);
     if (status == ODM_OK) status = lock_make(store, index, tail, spare, sync_failed, error);
-    if (status == ODM_OK) status = odm__directory_sync(&store->directory, error);
-    if (status == ODM_OK && found->index != NULL) {
-        struct index_header *old = (void *)found->index->base;
-        atomic_store_explicit(&old->superseded, 1, memory_order_release);
-        atomic_fetch_add_explicit(&old->recycled, 1, memory_order_release);
-    }
-    return status;
+    return status == ODM_OK ? odm__directory_sync(&store->directory, error) : status;
 }
 
 /* The caller holds the exclusive lock on meta. */
@@ -549,7 +670,8 @@ static odm_status rebuild_writable(struct store *store, struct found_files *foun
     struct lock_file *lock = found->same_place ? found->lock : NULL;
     odm_status status = odm__meta_read_slot(&store->meta, &rebuild.slot, error);
     if (status == ODM_OK) status = odm__log_chain(&store->log, rebuild.slot.head, &rebuild.chain, error);
-    if (status == ODM_OK) status = odm__file_unlink(&store->directory, INDEX_NEW_NAME, error);
+    if (status == ODM_OK) status = check_fresh(&rebuild, error);
+    if (status == ODM_OK) status = discard_index_new(store, error);
     if (status == ODM_OK && lock != NULL) {
         uint64_t next = atomic_load(&lock->next_number);
         if (next < address_number(rebuild.slot.head) + SEGMENT_SPAN_MAX) rebuild.number_max = next;
@@ -559,18 +681,30 @@ static odm_status rebuild_writable(struct store *store, struct found_files *foun
         status = rebuild_replace(store, &rebuild, found, index, error);
         odm__index_close(index);
     }
-    if (status != ODM_OK) (void)odm__file_unlink(&store->directory, INDEX_NEW_NAME, NULL);
+    if (status != ODM_OK) (void)discard_index_new(store, NULL);
+    if (status != ODM_OK && rebuild.slot.head == 0 && store->made) unmake(store);
     rebuild_free(&rebuild);
     return status;
 }
 
 /* ---- opening for writing ------------------------------------------------------------------------------------------ */
 
+static bool same_file(int a, int b)
+{
+    struct file_identity x, y;
+    return odm__os.identify(a, &x) == 0 && odm__os.identify(b, &y) == 0 && x.device == y.device && x.inode == y.inode;
+}
+
 /* Takes over found files into the store; the old mappings of a child made by fork are given back. */
 static void adopt(struct store *store, struct found_files *found)
 {
     if (store->client.file != NULL) odm__file_unmap(store->client.file, sizeof *store->client.file);
-    if (store->index != NULL && --store->index->references == 0) odm__index_close(store->index);
+    if (store->lock_fd >= 0) odm__os.close(store->lock_fd);
+    if (store->index != NULL) {
+        // A child made by fork: if another index lies there by now, its handles must not go on with the old one.
+        if (!same_file(store->index->fd, found->index->fd)) odm__index_supersede(store->index);
+        if (--store->index->references == 0) odm__index_close(store->index);
+    }
     store->index = found->index;
     store->lock_fd = found->lock_fd;
     store->client = (struct lock_client){.file = found->lock, .fd = found->lock_fd};
@@ -578,11 +712,21 @@ static void adopt(struct store *store, struct found_files *found)
     *found = (struct found_files){.lock_fd = -1};
 }
 
+static odm_status check_meta(const struct store *store, odm_error *error)
+{
+    struct file_identity identity;
+    if (store->in_memory) return ODM_OK;
+    if (odm__os.identify(store->meta.fd, &identity) != 0) return odm__fail_os(error, "look at", "meta");
+    if (identity.links != 0) return check_links(store->meta.fd, "meta", error);
+    return odm__fail(error, ODM_E_BUSY, "%s was taken back by another opener, which could not make it: try again",
+                     store->path);
+}
+
 /* Alone: nobody else is attached, and nobody can be until we let go. */
 static odm_status make_trusted(struct store *store, odm_error *error)
 {
     struct found_files found;
-    odm_status status = check_links(store->meta.fd, "meta", error);
+    odm_status status = check_meta(store, error);
     if (status == ODM_OK) status = find_files(store, false, &found, error);
     if (status != ODM_OK) return status;
     if (!found.trusted) {
@@ -637,6 +781,8 @@ static void pause_ms(unsigned ms)
 
 odm_status odm__recover_writable(struct store *store, uint32_t wait_ms, odm_error *error)
 {
+    uint64_t since_ns = odm__os.now_ns();
+    uint64_t patience_ms = wait_ms == UINT32_MAX ? 200 : wait_ms == 0 ? 30 * 1000 : wait_ms;
     for (unsigned attempt = 0;; ++attempt) {
         bool taken = false, joined = false;
         odm_status status = odm__file_lock_exclusive(store->meta.fd, &taken, error);
@@ -661,6 +807,11 @@ odm_status odm__recover_writable(struct store *store, uint32_t wait_ms, odm_erro
         // All that opened before us have died or failed; and now some of us hold the lock shared and none can have it alone.
         odm__file_unlock(store->meta.fd);
         if (status != ODM_OK) return status;
+        if (odm__os.now_ns() - since_ns > patience_ms * 1000000U) {
+            return odm__fail(error, ODM_E_BUSY,
+                             "%s is held by a client whose index or lock file is not the one that is there",
+                             store->path);
+        }
         pause_ms(1 + (attempt * 7 + (unsigned)store->meta.fd * 3) % 20);
     }
 }
@@ -686,8 +837,8 @@ odm_status odm__recover_look_again(struct store *store, odm_error *error)
 {
     struct file_identity named = {0};
     if (odm__os.identify_name(store->directory.fd, INDEX_NAME, &named) != 0) return ODM_OK;
-    if (named.inode == store->index_seen.inode && named.birth_ns == store->index_seen.birth_ns) return ODM_OK;
-    store->index_seen = named;
+    bool same = named.inode == store->index_seen.inode && named.birth_ns == store->index_seen.birth_ns;
+    if (same && !store->private_index) return ODM_OK;
 
     struct found_files found;
     odm_status status = find_trusted(store, &found, error);
@@ -695,6 +846,7 @@ odm_status odm__recover_look_again(struct store *store, odm_error *error)
         if (--store->index->references == 0) odm__index_close(store->index);
         store->index = found.index;
         store->private_index = false;
+        store->index_seen = named; // Only now: in the middle of a rebuild the new one is not trusted yet.
         found.index = NULL;
     }
     found_close(&found, false);
@@ -708,6 +860,7 @@ static odm_status build_private(struct store *store, odm_error *error)
     odm_status status = odm__directory_open_in(&store->private_directory, NULL, "", "", true, error);
     if (status == ODM_OK) status = odm__meta_read_slot(&store->meta, &rebuild.slot, error);
     if (status == ODM_OK) status = odm__log_chain(&store->log, rebuild.slot.head, &rebuild.chain, error);
+    if (status == ODM_OK) status = check_fresh(&rebuild, error);
     if (status == ODM_OK) status = rebuild_index(&rebuild, &store->private_directory, INDEX_NAME, NULL, &index, error);
     if (status == ODM_OK) {
         rebuild_report(&rebuild, index, false, true);

@@ -28,4 +28,7 @@ odm_status odm__recover_read_only(struct store *store, odm_error *error);
 /* For a read-only store: if another index lies under the name by now and can be trusted, it becomes the store's. */
 odm_status odm__recover_look_again(struct store *store, odm_error *error);
 
+/* ODM_E_CORRUPT: a file of a map that is linked from two places can not be written. */
+odm_status odm__linked(odm_error *error, const char *name, uint32_t links);
+
 #endif

@@ -74,6 +74,13 @@ odm_status odm__note_os(odm_error *error, const char *verb, const char *name)
     return status;
 }
 
+odm_status odm__fail_sync(odm_error *error, const char *name)
+{
+    (void)odm__note_os(error, "sync", name);
+    if (error != NULL) error->status = ODM_E_IO;
+    return ODM_E_IO;
+}
+
 void odm__error_copy(odm_error *to, const odm_error *from)
 {
     if (to == NULL || to->struct_size < offsetof(odm_error, message)) return;

@@ -11,8 +11,13 @@
 /* Sets *error to the status and a formatted message. */
 void odm__note(odm_error *error, odm_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+static inline odm_status odm__same(odm_status status)
+{
+    return status;
+}
+
 /* The same, and is the status: a macro, so that who checks the code sees that it is not ODM_OK. */
-#define odm__fail(error, status, ...) (odm__note(error, status, __VA_ARGS__), (status))
+#define odm__fail(error, status, ...) (odm__note(error, status, __VA_ARGS__), odm__same(status))
 
 /* The same for a system call that has just failed: errno becomes the status, "verb name: reason" the message.
  * ENOSPC, EDQUOT and EFBIG: NO_SPACE; ENOMEM, EMFILE, ENFILE, EAGAIN: NO_MEMORY; EROFS: READ_ONLY; else IO. */
@@ -23,6 +28,9 @@ static inline odm_status odm__fail_os(odm_error *error, const char *verb, const 
     if (status == ODM_OK) __builtin_unreachable(); // For who checks the code.
     return status;
 }
+
+/* The same for a sync: ODM_E_IO whatever errno says, for whatever the reason, what was to be written may be gone. */
+odm_status odm__fail_sync(odm_error *error, const char *name);
 
 /* Copies detail to a caller's struct of whatever size it has. to may be NULL. */
 void odm__error_copy(odm_error *to, const odm_error *from);

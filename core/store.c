@@ -66,6 +66,10 @@ static void fork_child(void)
         if (store->lock_fd >= 0) close(store->lock_fd);
         if (store->meta.fd >= 0) close(store->meta.fd);
         store->lock_fd = store->meta.fd = -1;
+        // A mapping keeps the descriptor's locks alive just as a copy of the descriptor does.
+        if (store->client.file != NULL) munmap(store->client.file, sizeof *store->client.file);
+        store->client.file = NULL;
+        store->log.lock = NULL;
     }
     fork_unlock();
 }
@@ -170,7 +174,9 @@ static void contents_look(void *context, const char *name)
 {
     struct contents *contents = context;
     if (strcmp(name, "log") == 0 || strncmp(name, "meta.", 5) == 0) return;
-    if (strcmp(name, "meta") == 0 || strcmp(name, "index") == 0 || strcmp(name, "lock") == 0) {
+    static const char *const ours[] = {"meta", "index", "index.new", "lock", "lock.new"};
+    for (size_t i = 0; i < sizeof ours / sizeof ours[0]; ++i) {
+        if (strcmp(name, ours[i]) != 0) continue;
         contents->ours = true;
         return;
     }
@@ -254,8 +260,7 @@ static odm_status open_directory(struct store *store, const char *path, const od
     *made = false;
     odm_status status = odm__directory_open(&store->directory, path, error);
     if (status == ODM_NOT_FOUND && (options->flags & (ODM_READ_ONLY | ODM_MUST_EXIST)) == 0) {
-        uint32_t mode = options->file_mode == 0 ? 0777 : options->file_mode | (options->file_mode & 0444) >> 2;
-        if (odm__os.make_directory(AT_FDCWD, path, mode) == 0) {
+        if (odm__os.make_directory(AT_FDCWD, path, 0777) == 0) {
             *made = true;
         } else if (errno != EEXIST) {
             return odm__fail_os(error, "make the directory", path);
@@ -264,6 +269,9 @@ static odm_status open_directory(struct store *store, const char *path, const od
     }
     if (status != ODM_OK) return status;
     store->directory.mode = options->file_mode;
+    if (*made && options->file_mode != 0) {
+        (void)odm__os.change_mode(store->directory.fd, odm__directory_mode(options->file_mode));
+    }
     store->directory.any_file_system = (options->flags & ODM_ANY_FILE_SYSTEM) != 0;
     return store->read_only ? ODM_OK : odm__directory_check_kind(&store->directory, error);
 }
@@ -285,6 +293,7 @@ static odm_status open_meta(struct store *store, const odm_options *options, odm
         status = make_map(store, options, error);
         if (status == ODM_EXISTS) continue;
         if (status != ODM_OK) return status;
+        store->made = true;
         return odm__meta_open(&store->directory, true, &store->meta, error);
     }
 }
@@ -303,6 +312,7 @@ static odm_status open_files(struct store *store, const char *path, const odm_op
 
     struct file_identity identity;
     if (odm__os.identify(store->meta.fd, &identity) != 0) return odm__fail_os(error, "look at", "meta");
+    if (!store->read_only && identity.links > 1) return odm__linked(error, "meta", identity.links);
     store->device = identity.device;
     store->inode = identity.inode;
     store->directory.mode = identity.mode & 0666; // New files are as accessible as the first one.
@@ -328,10 +338,15 @@ odm_status odm__store_open(const char *path, const odm_options *options, struct 
     bool made;
     struct store *shared = NULL;
     bool shareable = !store->read_only && !store->in_memory;
+    // The mutex makes a fork wait: file locks that are just being taken must be known to its handlers.
+    pthread_mutex_lock(&store->mutex);
     odm_status status = open_files(store, path, options, &made, error);
+    pthread_mutex_unlock(&store->mutex);
     if (status == ODM_OK && shareable) shared = registry_find(store->device, store->inode, NULL);
     if (status == ODM_OK && shared == NULL) {
+        pthread_mutex_lock(&store->mutex);
         status = open_trusted(store, options, error);
+        pthread_mutex_unlock(&store->mutex);
         // Another thread may have opened it meanwhile.
         if (status == ODM_OK && shareable) shared = registry_find(store->device, store->inode, store);
         if (status == ODM_OK && !shareable) registry_opened(store);
@@ -340,6 +355,21 @@ odm_status odm__store_open(const char *path, const odm_options *options, struct 
     if (status != ODM_OK && made) (void)rmdir(path); // Only if nothing came into it.
     if (status == ODM_OK) *result = shared != NULL ? shared : store;
     return status;
+}
+
+/* In a child made by fork: a descriptor of its own, if it is still the same map. */
+static odm_status reopen_meta(struct store *store, odm_error *error)
+{
+    struct meta meta;
+    odm_status status = odm__meta_open(&store->directory, true, &meta, error);
+    if (status == ODM_NOT_FOUND) return odm__fail(error, ODM_E_CORRUPT, "meta is missing");
+    if (status != ODM_OK) return status;
+    if (meta.fixed.check != store->meta.fixed.check) {
+        odm__meta_close(&meta);
+        return odm__fail(error, ODM_E_CORRUPT, "another map lies at %s by now", store->path);
+    }
+    store->meta.fd = meta.fd;
+    return ODM_OK;
 }
 
 odm_status odm__store_attach(struct store *store, odm_error *error)
@@ -354,8 +384,7 @@ odm_status odm__store_attach(struct store *store, odm_error *error)
     pthread_mutex_lock(&store->mutex);
     odm_status status = ODM_OK;
     if (!atomic_load(&store->attached)) {
-        if (store->meta.fd < 0) status = odm__meta_open(&store->directory, true, &store->meta, error);
-        if (status == ODM_NOT_FOUND) status = odm__fail(error, ODM_E_CORRUPT, "meta is missing");
+        if (store->meta.fd < 0) status = reopen_meta(store, error);
         if (status == ODM_OK) status = odm__recover_writable(store, 0, error);
     }
     pthread_mutex_unlock(&store->mutex);

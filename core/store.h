@@ -29,6 +29,7 @@ struct store {
     uint64_t inode; // of meta
     bool read_only;
     bool in_memory;
+    bool made;          // by this open
     bool opening;       // not ready to be shared
     bool private_index; // read-only, and no index could be trusted
     struct directory directory;

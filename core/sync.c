@@ -49,22 +49,26 @@ static odm_status sync_to(struct odm_map *map, uint64_t tail)
     if (atomic_load_explicit(&store->client.file->sync_failed, memory_order_acquire) != 0) return already_failed(map);
     struct meta_slot slot;
     odm_status status = odm__meta_read_slot(&store->meta, &slot, &map->error);
+    if (status == ODM_OK && slot.head == 0)
+        status = odm__fail(&map->error, ODM_E_CORRUPT, "meta: its newer slot is lost");
     if (status != ODM_OK || slot.watermark >= tail) return status;
 
     // Only then is there nothing below the tail that would read as the end of the log.
     status = odm__map_settle(map, tail);
     if (status != ODM_OK) return status;
     status = sync_segments(map, slot.watermark, tail);
+    bool failed = status == ODM_E_IO;
     if (status == ODM_OK) {
         struct meta_slot next = slot;
         next.watermark = tail;
         status = odm__meta_write_slot(&store->meta, &next, &map->error);
-        atomic_store_explicit(&store->client.file->synced_number, address_number(tail), memory_order_relaxed);
+        failed = status != ODM_OK;
     }
-    if (status == ODM_E_IO || status == ODM_E_NO_SPACE) {
+    if (failed) {
         note_failure(map, &slot);
-        status = ODM_E_IO;
-        map->error.status = status;
+        map->error.status = status = ODM_E_IO;
+    } else if (status == ODM_OK) {
+        atomic_store_explicit(&store->client.file->synced_number, address_number(tail), memory_order_relaxed);
     }
     return status;
 }
@@ -83,8 +87,10 @@ odm_status odm__sync(struct odm_map *map)
     if (mend) {
         atomic_fetch_add_explicit(&map->reader.index.header->recycled, 1, memory_order_release);
         odm__lock_mended(&lock->sync);
+        // What it wrote to `meta` may be in memory only, and would be believed from there.
+        if (odm__os.sync_data(map->store->meta.fd) != 0) status = odm__fail_os(&map->error, "sync", "meta");
     }
-    status = sync_to(map, tail);
+    if (status == ODM_OK) status = sync_to(map, tail);
     odm__lock_give(&map->store->client, &lock->sync);
     return status;
 }

@@ -16,8 +16,9 @@ struct odm_iter {
     uint64_t from;         // hashes below it are left out: where the walk was resumed
     bool over;
     bool loaded;
-    uint32_t at;       // next slot of the copy
-    uint64_t recycled; // when it was copied
+    uint32_t at;         // next slot of the copy
+    uint64_t recycled;   // when it was copied
+    uint64_t generation; // of the index it was copied from
     struct chunk_copy copy;
     struct segment_view *views; // the segments the copy names, by number modulo 2^16
     struct held_segment *held;  // a reference on each
@@ -49,11 +50,19 @@ odm_status odm_iter_open(odm_map *map, odm_iter **iter)
 /* Lets go of the copied chunk. */
 static void unload(struct odm_iter *iter)
 {
+    struct reader *reader = &iter->map->reader;
     while (iter->held != NULL) {
         struct held_segment *held = iter->held;
         iter->held = held->next;
         iter->views[held->segment->number & ((1 << SLOT_NUMBER_BITS) - 1)] = (struct segment_view){.end = 0};
-        odm__log_release(iter->map->reader.log, held->segment);
+        if (reader->lent && held->segment->number < address_number(reader->head)) {
+            // It has left the map, so the reader may hold it no more; what was lent from it stays until the refresh.
+            held->dropped = true;
+            held->next = reader->held;
+            reader->held = held;
+            continue;
+        }
+        odm__log_release(reader->log, held->segment);
         free(held);
     }
     iter->loaded = false;
@@ -144,6 +153,7 @@ static odm_status load(struct odm_iter *iter)
                 return status;
             }
             iter->recycled = reader->recycled;
+            iter->generation = reader->generation;
             iter->loaded = true;
             iter->at = 0;
             return ODM_OK;
@@ -159,6 +169,7 @@ static bool is_unchanged(struct odm_iter *iter, uint32_t i)
 {
     struct reader *reader = &iter->map->reader;
     uint64_t word;
+    if (iter->generation != reader->generation) return false; // The copied chunk may be unmapped by now.
     if (odm__index_word(&reader->index, iter->copy.hash_first, &word, NULL) != ODM_OK || word != iter->copy.word)
         return false;
     if (atomic_load_explicit(&iter->copy.live[i], memory_order_acquire) != iter->copy.slots[i]) return false;
@@ -177,9 +188,10 @@ static odm_status copied_record(struct odm_iter *iter, uint64_t slot, struct rec
     for (const struct held_segment *held = iter->held; map->reader.verify && held != NULL; held = held->next) {
         if (held->segment->base == view.base) modulus_number = held->segment->number;
     }
-    uint64_t address = address_make(modulus_number, slot_offset(slot));
+    bool inside = slot_offset(slot) < view.end; // else it is no place in any segment
+    uint64_t address = inside ? address_make(modulus_number, slot_offset(slot)) : 0;
     enum record_check check = map->reader.verify ? CHECK_ALL : CHECK_NOTHING;
-    if (odm__log_read(map->reader.log, &segment, address, check, record) == RECORD_WHOLE &&
+    if (inside && odm__log_read(map->reader.log, &segment, address, check, record) == RECORD_WHOLE &&
         record->kind == RECORD_PUT) {
         return ODM_OK;
     }
@@ -209,6 +221,7 @@ static odm_status next_in_chunk(struct odm_iter *iter, struct record *record)
         if (status != ODM_OK) return status;
         bool partial = iter->copy.hash_first < iter->from;
         if (partial && hash_key(record->key, record->key_size, reader->seed) < iter->from) continue;
+        reader->lent = true;
         if (is_unchanged(iter, i)) return ODM_OK;
 
         const struct record_header *found;
@@ -216,7 +229,6 @@ static odm_status next_in_chunk(struct odm_iter *iter, struct record *record)
         status = odm__reader_find(reader, record->key, record->key_size, hash, &found, &iter->map->error);
         if (status == ODM_NOT_FOUND) continue;
         if (status != ODM_OK) return status;
-        reader->lent = true;
         record->key = record_key(found);
         record->value = record_value(found);
         record->value_size = found->value_size;

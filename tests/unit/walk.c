@@ -1,0 +1,422 @@
+/* Walking over a map: walk.h, and odm_iter_... in opendiskmap.h. */
+#include "walk.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "support.h"
+
+TestSuite(walk, .timeout = 60, .fini = remove_temp_directories);
+
+enum { NUMBERS_MAX = 4000 };
+
+/* The number of a key "key 17"; fails the test for any other. */
+static unsigned number_of(const void *key, size_t size)
+{
+    char text[NUMBER_TEXT_SIZE] = {0};
+    cr_assert(size > 4 && size < sizeof text, "a key of %zu bytes", size);
+    memcpy(text, key, size);
+    unsigned number;
+    cr_assert_eq(sscanf(text, "key %u", &number), 1, "\"%s\"", text);
+    cr_assert_lt(number, NUMBERS_MAX);
+    return number;
+}
+
+static odm_iter *open_walk(odm_map *map)
+{
+    odm_iter *iter = NULL;
+    ok(odm_iter_open(map, &iter));
+    return iter;
+}
+
+/* The next number; -1 at the end. Counts it in seen. */
+static int next_number(odm_iter *iter, unsigned *seen)
+{
+    const void *key, *value;
+    size_t key_size, value_size;
+    odm_status status = odm_iter_next(iter, &key, &key_size, &value, &value_size);
+    if (status == ODM_DONE) return -1;
+    expect_status(status, ODM_OK);
+    unsigned number = number_of(key, key_size);
+    char text[NUMBER_TEXT_SIZE];
+    int length = snprintf(text, sizeof text, "value %u of ", number);
+    cr_assert((int)value_size > length && memcmp(value, text, (size_t)length) == 0, "another key's value");
+    cr_assert_eq((uintptr_t)value % 8, 0);
+    seen[number]++;
+    return (int)number;
+}
+
+static unsigned walk_all(odm_map *map, unsigned *seen)
+{
+    odm_iter *iter = open_walk(map);
+    unsigned count = 0;
+    while (next_number(iter, seen) >= 0) count++;
+    expect_status(odm_iter_next(iter, NULL, NULL, NULL, NULL), ODM_DONE); // and stays so
+    ok(odm_iter_close(iter));
+    return count;
+}
+
+Test(walk, visits_every_key_once)
+{
+    static const uint32_t stripes[] = {1, 4, 16, 64};
+    for (size_t i = 0; i < COUNT_OF(stripes); i++) {
+        odm_map *map = open_map(temp_map_path(), .stripes = stripes[i]);
+        unsigned seen[NUMBERS_MAX] = {0};
+        cr_assert_eq(walk_all(map, seen), 0);
+        put_numbers(map, 0, 1000, 0);
+        put_numbers(map, 500, 1000, 1);
+        remove_numbers(map, 200, 300);
+        cr_assert_eq(walk_all(map, seen), 900);
+        for (unsigned n = 0; n < 1000; n++)
+            cr_assert_eq(seen[n], n < 200 || n >= 300, "key %u came %u times", n, seen[n]);
+        odm_close(map);
+    }
+}
+
+/* Keys that are there throughout come exactly once, although chunks split, are cleaned and used again under the walk; the
+ * values are current. Method: between the steps another handle adds, replaces and removes others. */
+Test(walk, visits_every_key_once_while_chunks_split)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path, .stripes = 2), *writer = open_map(path);
+    put_numbers(map, 0, 300, 0);
+    unsigned seen[NUMBERS_MAX] = {0};
+    odm_iter *iter = open_walk(map);
+    uint64_t splits = statistics_of(map).splits;
+    unsigned put_up_to = 300;
+    for (unsigned step = 0; next_number(iter, seen) >= 0; step++) {
+        if (put_up_to + 10 < NUMBERS_MAX) put_numbers(writer, put_up_to, put_up_to + 10, 0);
+        put_up_to += 10;
+        put_numbers(writer, step % 300, step % 300 + 1, step);
+        if (step % 3 == 0) remove_numbers(writer, put_up_to - 10, put_up_to - 5);
+        cr_assert_lt(step, 5000);
+        if (put_up_to >= NUMBERS_MAX - 20) put_up_to = NUMBERS_MAX - 20; // Enough splits by then.
+        if (put_up_to == NUMBERS_MAX - 20) break;
+    }
+    while (next_number(iter, seen) >= 0) continue;
+    cr_assert_gt(statistics_of(map).splits, splits + 20);
+    for (unsigned n = 0; n < 300; n++) cr_assert_eq(seen[n], 1, "key %u came %u times", n, seen[n]);
+    for (unsigned n = 300; n < NUMBERS_MAX; n++) cr_assert_leq(seen[n], 1, "key %u came %u times", n, seen[n]);
+    ok(odm_iter_close(iter));
+    odm_close(writer);
+    odm_close(map);
+}
+
+/* A loop may remove what it is given, with the very slices it was given. */
+Test(walk, the_loop_may_remove_as_it_goes)
+{
+    odm_map *map = open_map(temp_map_path());
+    put_numbers(map, 0, 800, 0);
+    odm_iter *iter = open_walk(map);
+    const void *key;
+    size_t key_size;
+    unsigned count = 0;
+    while (odm_iter_next(iter, &key, &key_size, NULL, NULL) == ODM_OK) {
+        ok(odm_remove(map, key, key_size));
+        cr_assert_eq(odm_count(map), 799 - count++);
+    }
+    cr_assert_eq(count, 800);
+    ok(odm_iter_close(iter));
+    odm_close(map);
+}
+
+Test(walk, what_is_removed_before_it_is_reached_does_not_come)
+{
+    odm_map *map = open_map(temp_map_path(), .stripes = 1);
+    put_numbers(map, 0, 200, 0);
+    unsigned seen[NUMBERS_MAX] = {0};
+    odm_iter *iter = open_walk(map);
+    bool gone[200] = {false};
+    for (unsigned step = 0; next_number(iter, seen) >= 0; step++) {
+        unsigned victim = step * 37 % 200;
+        if (seen[victim] != 0 || gone[victim]) continue;
+        remove_numbers(map, victim, victim + 1);
+        gone[victim] = true;
+    }
+    for (unsigned n = 0; n < 200; n++) cr_assert_eq(seen[n], !gone[n], "key %u", n);
+    ok(odm_iter_close(iter));
+    odm_close(map);
+}
+
+Test(walk, values_are_current)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path, .stripes = 1), *writer = open_map(path);
+    put_numbers(map, 0, 200, 0);
+    odm_iter *iter = open_walk(map);
+    const void *key, *value;
+    size_t key_size, value_size;
+    for (unsigned step = 1; odm_iter_next(iter, &key, &key_size, &value, &value_size) == ODM_OK; step++) {
+        char text[NUMBER_TEXT_SIZE];
+        unsigned number = number_of(key, key_size);
+        size_t size = number_value(number, step - 1, text);
+        cr_assert(value_size == size && memcmp(value, text, size) == 0, "an old value of key %u", number);
+        put_numbers(writer, 0, 200, step);
+    }
+    ok(odm_iter_close(iter));
+    odm_close(writer);
+    odm_close(map);
+}
+
+/* A clear under a walk ends it; what is put after may come. */
+Test(walk, a_clear_ends_it)
+{
+    odm_map *map = open_map(temp_map_path());
+    put_numbers(map, 0, 500, 0);
+    unsigned seen[NUMBERS_MAX] = {0};
+    odm_iter *iter = open_walk(map);
+    for (unsigned i = 0; i < 100; i++) next_number(iter, seen);
+    ok(odm_clear(map, NULL));
+    cr_assert_eq(next_number(iter, seen), -1);
+    ok(odm_iter_close(iter));
+    odm_close(map);
+}
+
+/* ---- lifetimes ----------------------------------------------------------------------------------------------------- */
+
+struct kept {
+    const void *key, *value;
+    size_t key_size, value_size;
+};
+
+static void expect_kept(const struct kept *kept, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        char text[NUMBER_TEXT_SIZE];
+        size_t size = number_value(number_of(kept[i].key, kept[i].key_size), 0, text);
+        cr_assert_eq(kept[i].value_size, size);
+        cr_assert_arr_eq(kept[i].value, text, size);
+    }
+}
+
+/* All slices of a walk stay until the handle is refreshed, not only those of the chunk it is at.
+ * Method: a handle that has read nothing else, in a process that holds no other handle; keep every slice of a walk over many
+ * segments, look at all after the walk was closed. An unmapped segment would be a crash. */
+Test(walk, slices_stay_until_the_handle_is_refreshed)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    put_numbers(map, 0, 1500, 0);
+    odm_close(map);
+    static struct kept kept[1500];
+    static const uint32_t flags[] = {ODM_READ_ONLY, 0};
+    for (size_t f = 0; f < COUNT_OF(flags); f++) {
+        map = open_map(path, .flags = flags[f]);
+        odm_iter *iter = open_walk(map);
+        unsigned count = 0;
+        for (;; count++) {
+            struct kept *k = &kept[count < 1500 ? count : 0];
+            odm_status status = odm_iter_next(iter, &k->key, &k->key_size, &k->value, &k->value_size);
+            if (status == ODM_DONE) break;
+            expect_status(status, ODM_OK);
+            cr_assert_lt(count, 1500);
+        }
+        cr_assert_eq(count, 1500);
+        expect_kept(kept, count);
+        ok(odm_iter_close(iter));
+        expect_kept(kept, count);
+        ok(odm_refresh(map));
+        odm_close(map);
+    }
+}
+
+/* The last slices outlive a refresh, until the next call on the iterator. */
+Test(walk, the_last_slices_outlive_a_refresh)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path), *writer = open_map(path);
+    put_numbers(map, 0, 500, 0);
+    odm_iter *iter = open_walk(map);
+    struct kept kept;
+    unsigned count = 0;
+    while (odm_iter_next(iter, &kept.key, &kept.key_size, &kept.value, &kept.value_size) == ODM_OK) {
+        if (count % 50 == 0) put_numbers(writer, 1000 + count, 1050 + count, 0);
+        ok(odm_refresh(map));
+        expect_kept(&kept, 1);
+        count++;
+    }
+    cr_assert_geq(count, 500);
+    ok(odm_iter_close(iter));
+    odm_close(writer);
+    odm_close(map);
+}
+
+Test(walk, an_iterator_of_a_closed_map_is_invalid_and_must_be_closed)
+{
+    odm_map *map = open_map(temp_map_path());
+    put_numbers(map, 0, 200, 0);
+    odm_iter *fresh = open_walk(map), *begun = open_walk(map), *over = open_walk(map), *closed = open_walk(map);
+    unsigned seen[NUMBERS_MAX] = {0};
+    for (unsigned i = 0; i < 10; i++) next_number(begun, seen);
+    while (next_number(over, seen) >= 0) continue;
+    ok(odm_iter_close(closed));
+    ok(odm_close(map));
+    odm_iter *all[] = {fresh, begun, over};
+    for (size_t i = 0; i < COUNT_OF(all); i++) {
+        const void *key;
+        size_t n = 5;
+        uint64_t position;
+        expect_status(odm_iter_next(all[i], &key, NULL, NULL, NULL), ODM_E_INVALID);
+        expect_status(odm_iter_next_many(all[i], &n, NULL, NULL, NULL, NULL), ODM_E_INVALID);
+        expect_status(odm_iter_position(all[i], &position), ODM_E_INVALID);
+        expect_status(odm_iter_seek(all[i], 0), ODM_E_INVALID);
+        ok(odm_iter_close(all[i]));
+    }
+}
+
+Test(walk, walks_of_a_handle_do_not_disturb_each_other)
+{
+    odm_map *map = open_map(temp_map_path());
+    put_numbers(map, 0, 400, 0);
+    odm_iter *iters[5];
+    unsigned seen[5][NUMBERS_MAX] = {{0}};
+    for (unsigned i = 0; i < 5; i++) iters[i] = open_walk(map);
+    for (unsigned step = 0; step < 401 * 5; step++) {
+        if (step == 700) ok(odm_iter_close(iters[2])); // from the middle of the list
+        if (step >= 700 && step % 5 == 2) continue;
+        next_number(iters[step % 5], seen[step % 5]);
+    }
+    for (unsigned i = 0; i < 5; i++) {
+        for (unsigned n = 0; n < 400 && i != 2; n++) cr_assert_eq(seen[i][n], 1);
+        if (i != 2) ok(odm_iter_close(iters[i]));
+    }
+    odm_close(map);
+}
+
+/* ---- many at once -------------------------------------------------------------------------------------------------- */
+
+Test(walk, next_many_is_next_many_times)
+{
+    odm_map *map = open_map(temp_map_path());
+    put_numbers(map, 0, 700, 0);
+    static const size_t rooms[] = {1, 2, 7, 64, 1000};
+    for (size_t r = 0; r < COUNT_OF(rooms); r++) {
+        odm_iter *one = open_walk(map), *many = open_walk(map);
+        const void *keys[1000], *values[1000];
+        uint64_t key_sizes[1000], value_sizes[1000];
+        size_t n, count = 0;
+        odm_status status;
+        while (n = rooms[r], (status = odm_iter_next_many(many, &n, keys, key_sizes, values, value_sizes)) == ODM_OK) {
+            cr_assert(n >= 1 && n <= rooms[r]);
+            for (size_t i = 0; i < n; i++) {
+                const void *key, *value;
+                size_t key_size, value_size;
+                ok(odm_iter_next(one, &key, &key_size, &value, &value_size));
+                cr_assert(key == keys[i] && value == values[i]);
+                cr_assert(key_size == key_sizes[i] && value_size == value_sizes[i]);
+            }
+            count += n;
+        }
+        expect_status(status, ODM_DONE);
+        cr_assert_eq(n, 0);
+        cr_assert_eq(count, 700);
+        expect_status(odm_iter_next(one, NULL, NULL, NULL, NULL), ODM_DONE);
+        ok(odm_iter_close(one));
+        ok(odm_iter_close(many));
+    }
+    odm_iter *iter = open_walk(map);
+    size_t n = 10, count = 0;
+    while (odm_iter_next_many(iter, &n, NULL, NULL, NULL, NULL) == ODM_OK) {
+        count += n;
+        n = 10;
+    }
+    cr_assert_eq(count, 700);
+    ok(odm_iter_close(iter));
+    odm_close(map);
+}
+
+/* ---- positions ----------------------------------------------------------------------------------------------------- */
+
+/* A walk that goes on from another's position misses nothing and repeats at most one chunk.
+ * Method: stop after every number of steps, resume by a handle that was opened anew. */
+Test(walk, resumes_in_another_handle)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path, .stripes = 4);
+    put_numbers(map, 0, 500, 0);
+    odm_close(map);
+    for (unsigned stop = 0; stop <= 500; stop += 23) {
+        unsigned seen[NUMBERS_MAX] = {0};
+        uint64_t position = 1;
+        map = open_map(path);
+        odm_iter *iter = open_walk(map);
+        ok(odm_iter_position(iter, &position));
+        cr_assert_eq(position, 0);
+        for (unsigned i = 0; i < stop; i++) cr_assert_geq(next_number(iter, seen), 0);
+        ok(odm_iter_position(iter, &position));
+        ok(odm_iter_close(iter));
+        odm_close(map);
+
+        map = open_map(path, .flags = stop % 2 ? ODM_READ_ONLY : 0);
+        iter = open_walk(map);
+        ok(odm_iter_seek(iter, position));
+        uint64_t again;
+        ok(odm_iter_position(iter, &again));
+        cr_assert_eq(again, position);
+        while (next_number(iter, seen) >= 0) continue;
+        ok(odm_iter_position(iter, &again));
+        cr_assert_eq(again, UINT64_MAX);
+        unsigned repeated = 0;
+        for (unsigned n = 0; n < 500; n++) {
+            cr_assert_geq(seen[n], 1, "stopped after %u: key %u is missing", stop, n);
+            repeated += seen[n] - 1;
+        }
+        cr_assert_leq(repeated, CHUNK_SLOTS);
+        ok(odm_iter_close(iter));
+        odm_close(map);
+    }
+}
+
+/* The same when the index was grown, or built anew, in between: what came before does not come again. */
+Test(walk, resumes_after_the_index_was_rebuilt)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path, .stripes = 2);
+    put_numbers(map, 0, 300, 0);
+    unsigned seen[NUMBERS_MAX] = {0};
+    odm_iter *iter = open_walk(map);
+    uint64_t position;
+    for (unsigned i = 0; i < 120; i++) next_number(iter, seen);
+    ok(odm_iter_position(iter, &position));
+    cr_assert(position != 0 && position != UINT64_MAX);
+    ok(odm_iter_close(iter));
+    put_numbers(map, 300, 1500, 0);
+    odm_close(map);
+    cr_assert_eq(unlink(path_of(path, "index")), 0);
+    map = open_map(path);
+    iter = open_walk(map);
+    ok(odm_iter_seek(iter, position));
+    while (next_number(iter, seen) >= 0) continue;
+    unsigned repeated = 0;
+    for (unsigned n = 0; n < 300; n++) {
+        cr_assert_geq(seen[n], 1, "key %u is missing", n);
+        repeated += seen[n] - 1;
+    }
+    cr_assert_leq(repeated, CHUNK_SLOTS);
+    for (unsigned n = 300; n < 1500; n++) cr_assert_leq(seen[n], 1);
+    ok(odm_iter_close(iter));
+    odm_close(map);
+}
+
+/* Any number is a position: the walk from it gives the keys whose hashes are not below it. */
+Test(walk, seeks_to_any_position)
+{
+    odm_map *map = open_map(temp_map_path(), .stripes = 4);
+    put_numbers(map, 0, 600, 0);
+    odm_iter *iter = open_walk(map);
+    for (unsigned i = 0; i <= 64; i++) {
+        uint64_t position = i == 64 ? UINT64_MAX - 1 : UINT64_C(0x9E3779B97F4A7C15) * i;
+        unsigned seen[NUMBERS_MAX] = {0};
+        ok(odm_iter_seek(iter, position));
+        while (next_number(iter, seen) >= 0) continue;
+        for (unsigned n = 0; n < 600; n++) {
+            char key[512]; // xxHash has cases for long keys, which the compiler looks into.
+            uint64_t hash = hash_key(key, number_key(n, key), map->reader.seed);
+            cr_assert_eq(seen[n], hash >= position, "key %u", n);
+        }
+    }
+    ok(odm_iter_seek(iter, UINT64_MAX));
+    expect_status(odm_iter_next(iter, NULL, NULL, NULL, NULL), ODM_DONE);
+    ok(odm_iter_close(iter));
+    odm_close(map);
+}
