@@ -233,7 +233,7 @@ ODM_API odm_status odm_options_init(odm_options *options, size_t struct_size);
  * be asked to be read-only or to exist.
  *
  * Opening takes no time that grows with the map, unless the index has to be rebuilt from the log: after power loss, or when
- * the files are a copy. Rebuilding reads the log at about 1 GB/s; other openers wait for it as long as it makes progress.
+ * the files are a copy. Rebuilding reads the log at some 0.5 GB/s; other openers wait for it as long as its process lives.
  * Whatever a rebuild lost is in odm_stat. Many processes may open, and make, one map at once. A map made by root belongs to
  * the owner of its directory.
  *
