@@ -200,40 +200,43 @@ static odm_status value_check(odm_map *map, size_t key_size, const void *value, 
     return ODM_OK;
 }
 
-odm_status odm_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size)
+/* Finds a key's record, and says where its value is: what is lent is kept until a refresh. */
+static inline __attribute__((always_inline)) odm_status find_value(odm_map *map, const void *key, size_t key_size,
+                                                                   const struct record_header **record,
+                                                                   const void **value, size_t *value_size)
 {
     if (__builtin_expect(!key_is_fine(map, key, key_size), 0)) return key_fails(map, key, key_size);
     uint64_t hash = hash_key(key, key_size, map->reader.seed);
-    const struct record_header *record = odm__reader_find_at_once(&map->reader, key, key_size, hash);
-    if (__builtin_expect(record == NULL, 0)) {
-        odm_status status = odm__reader_find(&map->reader, key, key_size, hash, &record, &map->error);
+    *record = odm__reader_find_at_once(&map->reader, key, key_size, hash);
+    if (__builtin_expect(*record == NULL, 0)) {
+        odm_status status = odm__reader_find(&map->reader, key, key_size, hash, record, &map->error);
         if (status != ODM_OK) return status;
     }
     if (value != NULL) {
-        *value = record_key(record) + padded(key_size);
+        *value = record_key(*record) + padded(key_size);
         map->reader.lent = true;
     }
-    if (value_size != NULL) *value_size = record->value_size;
+    if (value_size != NULL) *value_size = (*record)->value_size;
     return ODM_OK;
+}
+
+odm_status odm_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size)
+{
+    const struct record_header *record;
+    return find_value(map, key, key_size, &record, value, value_size);
 }
 
 odm_status odm_entry_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size,
                          uint64_t *version)
 {
-    if (!key_is_fine(map, key, key_size)) return key_fails(map, key, key_size);
-    if (version == NULL) return odm__fail(&map->error, ODM_E_INVALID, "odm_entry_get: version is NULL");
-    *version = 0;
-    const struct record_header *record;
-    uint64_t hash = hash_key(key, key_size, map->reader.seed);
-    odm_status status = odm__reader_find(&map->reader, key, key_size, hash, &record, &map->error);
-    if (status != ODM_OK) return status;
-    *version = record->lsn;
-    if (value != NULL) {
-        *value = record_value(record);
-        map->reader.lent = true;
+    if (map != NULL && version == NULL) {
+        return odm__fail(&map->error, ODM_E_INVALID, "odm_entry_get: version is NULL");
     }
-    if (value_size != NULL) *value_size = record->value_size;
-    return ODM_OK;
+    if (version != NULL) *version = 0;
+    const struct record_header *record;
+    odm_status status = find_value(map, key, key_size, &record, value, value_size);
+    if (status == ODM_OK) *version = record->lsn;
+    return status;
 }
 
 static odm_status write_one(odm_map *map, const struct write *write)

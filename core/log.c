@@ -30,7 +30,14 @@ odm_status odm__log_open(struct log *log, const struct directory *map_directory,
 
 void odm__log_close(struct log *log)
 {
-    assert(log->segments == NULL);
+    // In a child made by fork: what a thread of the parent was just taking or giving back.
+    while (log->segments != NULL) {
+        struct segment *left = log->segments;
+        log->segments = left->next;
+        if (left->writable != NULL) odm__file_unmap(left->writable, left->size);
+        odm__file_unmap((void *)(uintptr_t)left->base, left->size + SEGMENT_GUARD);
+        free(left);
+    }
     odm__directory_close(&log->directory);
 }
 
@@ -190,45 +197,54 @@ static void populate(const struct log *log, int fd, uint64_t size)
 }
 
 /* Takes a reference on a segment and on a writable mapping of it. */
-static odm_status segment_take_writable(struct log *log, uint64_t number, struct segment **segment, odm_error *error)
+static odm_status segment_take_writable(struct log *log, uint64_t number, struct segment **taken, odm_error *error)
 {
-    odm_status status = odm__log_segment(log, number, segment, error);
+    struct segment *segment;
+    odm_status status = odm__log_segment(log, number, &segment, error);
     char name[SEGMENT_NAME_SIZE];
     odm__segment_name(number, name);
     if (status == ODM_NOT_FOUND) return odm__fail(error, ODM_E_CORRUPT, "log/%s, to be written to, is missing", name);
     if (status != ODM_OK) return status;
 
     pthread_mutex_lock(&log->mutex);
-    if ((*segment)->writable == NULL) {
+    if (segment->writable == NULL) {
         int fd;
         void *base;
         status = odm__file_open(&log->directory, name, true, &fd, error);
         if (status == ODM_NOT_FOUND) status = odm__fail(error, ODM_E_CORRUPT, "log/%s is missing", name);
         if (status == ODM_OK) {
-            status = odm__file_map(fd, (*segment)->size, 0, true, &base, error);
+            status = odm__file_map(fd, segment->size, 0, true, &base, error);
             odm__os.close(fd);
         }
         if (status == ODM_OK) {
-            (*segment)->writable = base;
-            bool huge = (*segment)->size > POPULATE_BYTES_MAX && big_folios_pay(log);
-            if (huge) (void)odm__os.advise(base, (*segment)->size, MADV_HUGEPAGE);
+            segment->writable = base;
+            bool huge = segment->size > POPULATE_BYTES_MAX && big_folios_pay(log);
+            if (huge) (void)odm__os.advise(base, segment->size, MADV_HUGEPAGE);
         }
     }
-    if (status == ODM_OK) ++(*segment)->writers;
+    if (status == ODM_OK) ++segment->writers;
     pthread_mutex_unlock(&log->mutex);
-    if (status != ODM_OK) odm__log_release(log, *segment);
-    return status;
+    if (status != ODM_OK) {
+        odm__log_release(log, segment);
+        return status;
+    }
+    kill_fence(); // Not before it is whole: a child forked meanwhile gives back what it finds here.
+    *taken = segment;
+    return ODM_OK;
 }
 
 static void segment_give_writable(struct log *log, struct segment **segment)
 {
-    if (*segment == NULL) return;
-    pthread_mutex_lock(&log->mutex);
-    assert((*segment)->writers > 0);
-    if (--(*segment)->writers == 0) segment_unmap_writable(*segment);
-    pthread_mutex_unlock(&log->mutex);
-    odm__log_release(log, *segment);
+    struct segment *given = *segment;
+    if (given == NULL) return;
+    // Forgotten first: a child forked meanwhile closes the handle, and must not give it back once more.
     *segment = NULL;
+    kill_fence();
+    pthread_mutex_lock(&log->mutex);
+    assert(given->writers > 0);
+    if (--given->writers == 0) segment_unmap_writable(given);
+    pthread_mutex_unlock(&log->mutex);
+    odm__log_release(log, given);
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------------ */
@@ -786,8 +802,11 @@ static enum obstacle try_reserve(struct log_writer *writer, struct append *appen
         *number = address_number(tail);
         if (writer->tail == NULL || writer->tail->number != *number) {
             if (writer->spare == NULL || writer->spare->number != *number) return OBSTACLE_TAIL_NOT_MAPPED;
-            struct segment *old = writer->tail;
-            writer->tail = writer->spare;
+            struct segment *old = writer->tail, *spare = writer->spare;
+            writer->spare = NULL; // Never both the same, as a child forked meanwhile may see it.
+            kill_fence();
+            writer->tail = spare;
+            kill_fence();
             writer->spare = old; // Let go of later, while no lock is held.
         }
         // Checked, not asserted: the tail comes from a file.

@@ -29,7 +29,6 @@ struct store {
     uint64_t inode; // of meta
     bool read_only;
     bool in_memory;
-    bool made;          // by this open
     bool opening;       // not ready to be shared
     bool private_index; // read-only, and no index could be trusted
     struct directory directory;
@@ -43,6 +42,7 @@ struct store {
     struct lock_client client;
     atomic_bool attached; // for writing
     atomic_bool forked;   // in memory, and this is a child: nothing works
+    bool made;            // by this open; not beside what the registry reads: loads of neighbours are merged
     char path[240];       // for messages
 };
 

@@ -79,9 +79,8 @@ static struct {
     uint32_t keys;
     uint32_t writers;
     uint32_t readers;
-    bool clears;      // then nothing is known of counters
-    bool watched;     // the controller has the map open all the time, and writers inherit its handle
-    uint64_t hash_mask;
+    bool clears;  // then nothing is known of counters
+    bool watched; // the controller has the map open all the time, and writers inherit its handle
 } round_;
 
 static uint64_t random_state;
@@ -237,7 +236,8 @@ static void write_key(odm_map *map, uint32_t key)
         odm_status status = odm_entry_get(map, bytes, key_size, NULL, NULL, &version);
         if (status >= 0) status = odm_entry_put(map, bytes, key_size, value, size, version);
         // A write of ours that was killed in flight may be made good only now; or a clear comes between.
-        if (!sure && (status == ODM_CONFLICT || status == ODM_EXISTS)) status = odm_put(map, bytes, key_size, value, size);
+        if (!sure && (status == ODM_CONFLICT || status == ODM_EXISTS))
+            status = odm_put(map, bytes, key_size, value, size);
         expect_ok(map, status, "entry_put", key);
     } else {
         expect_ok(map, odm_put(map, bytes, key_size, value, size), "put", key);
@@ -275,7 +275,8 @@ static void write_batch(odm_map *map, struct writer *self, const uint32_t *keys,
         if (outcomes[i] == ODM_EXISTS) { // The insert did nothing: the same write again, as a put.
             unsigned char bytes[PROOF_KEY_MAX];
             size_t key_size = proof_key(keys[i], bytes);
-            expect_ok(map, odm_put(map, bytes, key_size, values + from, (size_t)(value_ends[i] - from)), "put", keys[i]);
+            expect_ok(map, odm_put(map, bytes, key_size, values + from, (size_t)(value_ends[i] - from)), "put",
+                      keys[i]);
         }
         end(keys[i], sequence);
     }
@@ -493,8 +494,8 @@ static void check_failed(void)
     if (!atomic_load(&shared->failed)) return;
     nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL); // For the text to be there.
     cr_assert(false, "round %llu (%u stripes, %u keys, %u writers%s%s): %s", (unsigned long long)rounds, round_.stripes,
-             round_.keys, round_.writers, round_.clears ? ", clears" : "", round_.watched ? ", watched" : "",
-             shared->failure);
+              round_.keys, round_.writers, round_.clears ? ", clears" : "", round_.watched ? ", watched" : "",
+              shared->failure);
 }
 
 static pid_t start(void (*body)(uint32_t number), uint32_t number)
@@ -535,7 +536,8 @@ static void expect_ended(pid_t child, bool killed)
     int status;
     while (waitpid(child, &status, 0) < 0) cr_assert_eq(errno, EINTR);
     check_failed();
-    bool right = killed ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    bool right =
+        killed ? WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL : WIFEXITED(status) && WEXITSTATUS(status) == 0;
     cr_assert(right, "a child ended by %s %d", WIFEXITED(status) ? "exit" : "signal",
               WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
 }
@@ -784,12 +786,14 @@ static void run_round(uint64_t kills_wanted)
     round_.keys = (one_in(3) ? 48 : one_in(2) ? 600 : KEYS_MAX) / round_.writers * round_.writers;
     round_.clears = one_in(3);
     round_.watched = one_in(2);
-    odm__test_hash_mask = round_.hash_mask = masks[random_below(COUNT_OF(masks))];
+    odm__test_hash_mask = masks[random_below(COUNT_OF(masks))];
 
     odm_map *map = open_map(round_.path, .stripes = round_.stripes);
     choose_probes(map);
-    if (round_.watched) watch = map;
-    else odm_close(map);
+    if (round_.watched)
+        watch = map;
+    else
+        odm_close(map);
     for (uint32_t i = 0; i < round_.readers; ++i) {
         readers[i] = start(read_for_ever, i);
     }
@@ -816,7 +820,7 @@ static void run_round(uint64_t kills_wanted)
     atomic_store(&shared->stop, 1);
     for (uint32_t i = 0; i < round_.readers; ++i) expect_ended(readers[i], false);
     check_round();
-    remove_tree(round_.path);
+    remove_temp_directories();
 }
 
 /* A process may be killed at any instruction: every returned write stays, the one in flight happened or did not, readers
@@ -830,6 +834,7 @@ Test(kill, returned_writes_stay_whoever_is_killed, .timeout = 86400)
     random_state = text != NULL ? strtoull(text, NULL, 10) : 1;
     shared = shared_memory(sizeof *shared);
     while (kills < wanted) run_round(wanted);
-    fprintf(stderr, "%llu kills in %llu rounds; of %llu looked at, %llu left a stripe locked\n", (unsigned long long)kills,
-            (unsigned long long)rounds, (unsigned long long)storms, (unsigned long long)storms_holding);
+    fprintf(stderr, "%llu kills in %llu rounds; of %llu looked at, %llu left a stripe locked\n",
+            (unsigned long long)kills, (unsigned long long)rounds, (unsigned long long)storms,
+            (unsigned long long)storms_holding);
 }

@@ -571,8 +571,12 @@ Test(processes, put_although_the_spare_is_replaced)
     uint32_t key = key_in_stripe(map, 1);
     put_number(map, key, 1);
     const struct lock_file *lock = map->store->client.file;
-    uint64_t first = atomic_load(&lock->spare[0]), second = atomic_load(&lock->spare[1]);
-    odm__segment_name(spare_number(first < second ? first : second), spare_name);
+    uint64_t first = UINT64_MAX;
+    for (int i = 0; i < SPARES_MAX; ++i) {
+        uint64_t spare = atomic_load(&lock->spare[i]);
+        if (spare_number(spare) > address_number(atomic_load(&lock->tail)) && spare < first) first = spare;
+    }
+    odm__segment_name(spare_number(first), spare_name);
     odm__os.open = open_too_late;
     unsigned char value[1000] = {0};
     for (int i = 0; atomic_load(&shared->ready) == 0; ++i) {

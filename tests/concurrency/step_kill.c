@@ -8,7 +8,7 @@
  * The random numbers of a map, the clock, and the marks by which files are told from their copies, are held fixed, so that
  * each writer does the very same. A breakpoint brings it near the step in question.
  *
- * ODM_TEST_STEPS: "all" = after each instruction; a number = at most so many steps of each call. Default: 400.
+ * ODM_TEST_STEPS: "all" = after each instruction; a number = at most so many steps of each call. Default: 250.
  */
 #include "support.h"
 
@@ -89,7 +89,7 @@ static uint64_t old_sequence[KEYS_MAX], new_sequence[KEYS_MAX];
 static uint32_t key_count;
 
 struct write_op {
-    enum { PUT, REMOVE, CLEAR, SYNC } kind;
+    enum { PUT, REMOVE, CLEAR, SYNC, GET, WALK } kind;
     uint32_t key;
     uint64_t sequence; // of a put
 };
@@ -107,17 +107,48 @@ static void make_arguments(const struct write_op *op)
     if (op->kind == PUT) arguments.value_size = proof_value(op->key, op->sequence, arguments.value);
 }
 
+/* What a call that reads has found: in memory shared with who made it. */
+static struct found {
+    uint64_t sequence;
+    uint8_t times[KEYS_MAX];
+} * found;
+
+static odm_status call_walk(odm_map *map)
+{
+    odm_iter *iter;
+    odm_status status = odm_iter_open(map, &iter);
+    while (status == ODM_OK) {
+        const void *key, *value;
+        size_t key_size, value_size;
+        uint32_t number;
+        uint64_t sequence;
+        status = odm_iter_next(iter, &key, &key_size, &value, &value_size);
+        if (status != ODM_OK) break;
+        if (!proof_number(key, key_size, &number) || !proof_read(number, value, value_size, &sequence))
+            return ODM_E_CORRUPT;
+        ++found->times[number];
+    }
+    odm_iter_close(iter);
+    return status == ODM_DONE ? ODM_OK : status;
+}
+
+static odm_status call_get(odm_map *map, const struct write_op *op)
+{
+    const void *value;
+    size_t size;
+    odm_status status = odm_get(map, arguments.key, arguments.key_size, &value, &size);
+    found->sequence = 0;
+    if (status != ODM_OK) return status < 0 ? status : ODM_OK;
+    return proof_read(op->key, value, size, &found->sequence) ? ODM_OK : ODM_E_CORRUPT;
+}
+
 static odm_status call(odm_map *map, const struct write_op *op)
 {
     switch (op->kind) {
-    case PUT:
-        return odm_put(map, arguments.key, arguments.key_size, arguments.value, arguments.value_size);
-    case REMOVE:
-        return odm_remove(map, arguments.key, arguments.key_size);
-    case CLEAR:
-        return odm_clear(map, NULL);
-    default:
-        return odm_sync(map, NULL);
+        case PUT: return odm_put(map, arguments.key, arguments.key_size, arguments.value, arguments.value_size);
+        case REMOVE: return odm_remove(map, arguments.key, arguments.key_size);
+        case CLEAR: return odm_clear(map, NULL);
+        default: return odm_sync(map, NULL);
     }
 }
 
@@ -483,24 +514,24 @@ static void end_writer(pid_t writer)
 /* What outlives a writer. */
 struct view {
     odm_map *map;
-    struct segment *segments[3];
+    struct segment *segments[1 + SPARES_MAX];
 };
 
 static void view_open(struct view *view, odm_map *map)
 {
     struct lock_file *lock = map->store->client.file;
-    uint64_t numbers[3] = {address_number(atomic_load(&lock->tail)), spare_number(atomic_load(&lock->spare[0])),
-                           spare_number(atomic_load(&lock->spare[1]))};
     view->map = map;
-    for (int i = 0; i < 3; ++i) {
+    for (int i = 0; i <= SPARES_MAX; ++i) {
+        uint64_t tail = address_number(atomic_load(&lock->tail));
+        uint64_t number = i == SPARES_MAX ? tail : spare_number(atomic_load(&lock->spare[i]));
         view->segments[i] = NULL;
-        (void)odm__log_segment(&map->store->log, numbers[i], &view->segments[i], NULL);
+        (void)odm__log_segment(&map->store->log, number, &view->segments[i], NULL);
     }
 }
 
 static void view_close(struct view *view)
 {
-    for (int i = 0; i < 3; ++i) {
+    for (int i = 0; i <= SPARES_MAX; ++i) {
         if (view->segments[i] != NULL) odm__log_release(&view->map->store->log, view->segments[i]);
     }
 }
@@ -511,7 +542,7 @@ static uint64_t view_digest(const struct view *view)
     const struct lock_file *lock = view->map->store->client.file;
     uint64_t digest = XXH3_64bits_withSeed(lock, offsetof(struct lock_file, incarnations), 0);
     digest = XXH3_64bits_withSeed(index->base, (size_t)atomic_load(&index->header->size), digest);
-    for (int i = 0; i < 3; ++i) {
+    for (int i = 0; i <= SPARES_MAX; ++i) {
         const struct segment *segment = view->segments[i];
         if (segment != NULL) digest = XXH3_64bits_withSeed(segment->base, (size_t)segment->size, digest);
     }
@@ -610,7 +641,8 @@ static struct steps survey(const struct earlier *earlier, const struct write_op 
         steps.places[i] = place_of(writer);
         uint64_t next = all ? 0 : view_digest(&view);
         // Of an instruction that repeats itself the first and the last turn.
-        bool repeats = !all && i > 1 && steps.places[i] == steps.places[i - 1] && steps.places[i] == steps.places[i - 2];
+        bool repeats =
+            !all && i > 1 && steps.places[i] == steps.places[i - 1] && steps.places[i] == steps.places[i - 2];
         if ((all || calls || next != digest) && !repeats) steps_add(&steps, i);
         digest = next;
     }
@@ -624,7 +656,7 @@ static size_t steps_wanted(bool *all)
 {
     const char *text = getenv("ODM_TEST_STEPS");
     *all = text != NULL && strcmp(text, "all") == 0;
-    return *all ? SIZE_MAX : text != NULL ? (size_t)strtoull(text, NULL, 10) : 400;
+    return *all ? SIZE_MAX : text != NULL ? (size_t)strtoull(text, NULL, 10) : 250;
 }
 
 /* Kills a writer at every step of a call. */
@@ -656,7 +688,8 @@ static void kill_everywhere(const char *name, const struct earlier *earlier, con
         expect_no_return(frozen, before);
         check_after_kill(map, before, i % 2 == 0);
     }
-    fprintf(stderr, "%s: %llu instructions, %zu states, %zu kills", name, (unsigned long long)steps.total, steps.count, tried);
+    fprintf(stderr, "%s: %llu instructions, %zu states, %zu kills", name, (unsigned long long)steps.total, steps.count,
+            tried);
     fprintf(stderr, strayed == 0 ? "\n" : ", %zu of them elsewhere\n", strayed);
     free(steps.at);
     free(steps.places);
@@ -880,6 +913,234 @@ Test(step_kill, put_that_rolls_over_behind_room_that_was_reserved)
     while (stripe_of_key(key) == stripe_of_key(first.key)) ++key;
     struct write_op op = put_sized(key, 3700, 3900);
     kill_everywhere("put, rollover behind reserved room", &earlier, &op);
+}
+
+/* ---- and one who is slow ----------------------------------------------------------------------------------------------- */
+
+/* Lets a stopped writer finish its call. */
+static void finish(pid_t writer)
+{
+    int status;
+    cr_assert_eq(ptrace(PTRACE_CONT, writer, NULL, NULL), 0);
+    cr_assert_eq(waitpid(writer, &status, 0), writer);
+    cr_assert(WIFSTOPPED(status) && WSTOPSIG(status) == SIGSTOP, "step %llu: the slow call ended in another way",
+              step_now);
+    cr_assert_eq(atomic_load(op_done), 1, "step %llu: the slow call failed", step_now);
+}
+
+/* Of all steps those in code of this program that is no loop: where one waits or copies, one turn is like another. */
+static void leave_out_loops(struct steps *steps)
+{
+    enum { TURNS = 3 };
+    extern const char __executable_start, etext;
+    uint64_t from = (uint64_t)(uintptr_t)&__executable_start, to = (uint64_t)(uintptr_t)&etext;
+    steps->count = 0;
+    for (uint64_t i = 0; i < steps->total; ++i) {
+        uint64_t times = 0, place = steps->places[i];
+        if (place < from || place >= to) continue;
+        for (uint64_t k = 0; k < i && times < TURNS; ++k) times += steps->places[k] == place;
+        if (times < TURNS) steps->at[steps->count++] = i;
+    }
+}
+
+static bool without_limit; // what a test is after may happen between two instructions only
+
+/* Stops a writer at every step of a call while another makes a call of its own; then the slow one goes on. Here all steps
+ * differ, as it may just have looked at something. */
+static void overtake_everywhere(const char *name, const struct earlier *earlier, const struct write_op *slow,
+                                const struct write_op *fast)
+{
+    bool all;
+    size_t wanted = steps_wanted(&all), tried = 0, strayed = 0, waited = 0;
+    if (without_limit) wanted = SIZE_MAX;
+    op_done = shared_memory(sizeof *op_done);
+    memcpy(new_sequence, old_sequence, sizeof new_sequence);
+    if (earlier->step != 0) expect_after(&earlier->op, new_sequence);
+    expect_after(slow, new_sequence);
+    expect_after(fast, new_sequence);
+    whole_clear = false;
+
+    struct steps steps = survey(earlier, slow, true);
+    if (!all) leave_out_loops(&steps);
+    size_t every = steps.count / wanted + 1;
+    for (size_t i = 0; i < steps.count; i += every, ++tried) {
+        static uint64_t before[KEYS_MAX];
+        static struct content content;
+        step_now = steps.at[i];
+        odm_map *map = open_fresh(earlier);
+        pid_t writer = start_writer(map, slow);
+        strayed += !go_to_step(writer, &steps, steps.at[i]);
+        map->wait_ms = map->writer.wait_ms = map->reader.index.wait_ms = UINT32_MAX; // Only try.
+        odm_status status = apply(map, fast);
+        if (status != ODM_OK) expect_status(status, ODM_E_BUSY);
+        read_all(map, before);
+        finish(writer);
+        map->wait_ms = map->writer.wait_ms = map->reader.index.wait_ms = 30000;
+        waited += status != ODM_OK;
+        if (status != ODM_OK) ok(apply(map, fast));
+        end_writer(writer);
+        touch_stripes(map);
+        read_all(map, before);
+        take_content(map, &content);
+        cr_assert_eq(before[slow->key], new_sequence[slow->key], "step %llu: the slow write is lost", step_now);
+        cr_assert_eq(before[fast->key], new_sequence[fast->key], "step %llu: the fast write is lost", step_now);
+        odm_close(map);
+        check_rebuilt(&content, NULL);
+    }
+    fprintf(stderr, "%s: %llu instructions, %zu of interest, %zu stops", name, (unsigned long long)steps.total,
+            steps.count, tried);
+    fprintf(stderr, ", %zu times the other had to wait, %zu elsewhere\n", waited, strayed);
+    free(steps.at);
+    free(steps.places);
+    remove_tree(prepared);
+    remove_tree(work);
+}
+
+/* A new key in the stripe that a key is not in. */
+static uint32_t new_key_beside(uint32_t key)
+{
+    return new_key_in_stripe(1 - stripe_of_key(key));
+}
+
+/* A writer may be as slow as it likes, at any instruction: who overtakes it is told to wait or succeeds, and in the end both
+ * writes are there. Method: it is stopped at every step, and another writes to the other stripe, or rolls over. */
+Test(step_kill, slow_put_is_overtaken)
+{
+    struct write_op slow = prepare(fill, 20, nothing_special);
+    struct write_op fast = put_sized(new_key_beside(slow.key), 16, 40);
+    overtake_everywhere("slow put, fast put", &nobody, &slow, &fast);
+}
+
+Test(step_kill, slow_put_is_overtaken_by_a_rollover)
+{
+    struct write_op slow = prepare(fill, 20, nothing_special);
+    struct write_op fast = put_sized(new_key_beside(slow.key), 3700, 3900);
+    overtake_everywhere("slow put, fast rollover", &nobody, &slow, &fast);
+}
+
+Test(step_kill, slow_rollover_is_overtaken)
+{
+    struct write_op slow = prepare(fill, 30, rolls_over);
+    struct write_op fast = put_sized(new_key_beside(slow.key), 16, 40);
+    overtake_everywhere("slow rollover, fast put", &nobody, &slow, &fast);
+}
+
+Test(step_kill, slow_rollover_is_overtaken_by_an_oversized_record)
+{
+    struct write_op slow = prepare(fill, 30, rolls_over);
+    struct write_op fast = put_sized(new_key_beside(slow.key), 20000, 30000);
+    overtake_everywhere("slow rollover, fast oversized record", &nobody, &slow, &fast);
+}
+
+Test(step_kill, slow_split_is_overtaken)
+{
+    struct write_op slow = prepare(fill, 30, splits);
+    struct write_op fast = put_sized(new_key_beside(slow.key), 16, 40);
+    overtake_everywhere("slow split, fast put", &nobody, &slow, &fast);
+}
+
+Test(step_kill, slow_sync_is_overtaken)
+{
+    prepare(fill, 60, nothing_special);
+    struct write_op slow = {SYNC, 0, 0};
+    struct write_op fast = put_sized(3, 3700, 3900);
+    overtake_everywhere("slow sync, fast rollover", &nobody, &slow, &fast);
+}
+
+/* Reason C3: between the mender's look at an intent and its look at the tail, another writer may take the append lock from the
+ * dead, void the intent, and be given the very same room; then the mender took that writer's record for the dead one's.
+ * Method: the mender is stopped at every step while another writes; the dead had noted an intent and reserved nothing. */
+Test(step_kill, slow_mending_of_room_that_was_not_reserved_is_overtaken)
+{
+    struct write_op first = prepare(fill, 20, nothing_special);
+    struct earlier earlier = die_when(&first, record_is_reserved_only);
+    key_count = first.key + 1;
+    struct write_op slow = put_sized(new_key_in_stripe(stripe_of_key(first.key)), 16, 40);
+    struct write_op fast = put_sized(new_key_beside(first.key), 16, 40);
+    without_limit = true;
+    overtake_everywhere("slow mending, not reserved, fast put", &earlier, &slow, &fast);
+}
+
+Test(step_kill, slow_mending_of_reserved_room_is_overtaken)
+{
+    struct write_op first = prepare(fill, 20, nothing_special);
+    struct earlier earlier = die_when(&first, tail_has_moved);
+    key_count = first.key + 1;
+    struct write_op slow = put_sized(new_key_in_stripe(stripe_of_key(first.key)), 16, 40);
+    struct write_op fast = put_sized(new_key_beside(first.key), 16, 40);
+    overtake_everywhere("slow mending, reserved, fast put", &earlier, &slow, &fast);
+}
+
+/* ---- and a reader who is slow -------------------------------------------------------------------------------------------- */
+
+enum { OVERTAKING_PUTS = 300 };
+
+/* Stops a reader at every step of a call while so many keys are put that its chunk is split, and used again for others. */
+static void overtake_reader_everywhere(const char *name, const struct write_op *slow)
+{
+    bool all;
+    size_t wanted = steps_wanted(&all), tried = 0, strayed = 0;
+    op_done = shared_memory(sizeof *op_done);
+    found = shared_memory(sizeof *found);
+    memcpy(new_sequence, old_sequence, sizeof new_sequence);
+    uint32_t first = key_count;
+    struct steps steps = survey(&nobody, slow, true);
+    if (!all) leave_out_loops(&steps);
+    size_t every = steps.count / wanted + 1;
+    for (size_t i = 0; i < steps.count; i += every, ++tried) {
+        step_now = steps.at[i];
+        odm_map *map = open_fresh(&nobody);
+        struct shape before = shape_of(map);
+        memset(found, 0, sizeof *found);
+        pid_t reader = start_writer(map, slow);
+        strayed += !go_to_step(reader, &steps, steps.at[i]);
+        for (uint32_t k = first; k < first + OVERTAKING_PUTS; ++k) {
+            struct write_op op = fill(k);
+            ok(apply(map, &op));
+        }
+        struct shape after = shape_of(map);
+        cr_assert_gt(after.recycled, before.recycled + 2);
+        finish(reader);
+        if (slow->kind == GET) {
+            cr_assert_eq(found->sequence, old_sequence[slow->key], "step %llu: the get found write %llu", step_now,
+                         (unsigned long long)found->sequence);
+        }
+        for (uint32_t k = 0; k < first && slow->kind == WALK; ++k) {
+            cr_assert_eq(found->times[k], 1, "step %llu: key %u came %u times", step_now, k, found->times[k]);
+        }
+        end_writer(reader);
+        odm_close(map);
+    }
+    fprintf(stderr, "%s: %llu instructions, %zu of interest, %zu stops, %zu elsewhere\n", name,
+            (unsigned long long)steps.total, steps.count, tried, strayed);
+    free(steps.at);
+    free(steps.places);
+    remove_tree(prepared);
+    remove_tree(work);
+}
+
+/* A get is right however long it takes: chunks it looks at may be split and used again meanwhile.
+ * Method: it is stopped at every instruction, while others put hundreds of keys; then it goes on. */
+Test(step_kill, slow_get_is_overtaken)
+{
+    prepare(fill, 30, splits);
+    struct write_op slow = {GET, 5, 0};
+    overtake_reader_everywhere("slow get", &slow);
+}
+
+Test(step_kill, slow_get_of_a_key_that_is_not_there_is_overtaken)
+{
+    prepare(fill, 30, splits);
+    struct write_op slow = {GET, KEYS_MAX - 1, 0};
+    overtake_reader_everywhere("slow get, absent", &slow);
+}
+
+/* The same for a walk: keys that stay come exactly once. */
+Test(step_kill, slow_walk_is_overtaken)
+{
+    prepare(fill, 30, splits);
+    struct write_op slow = {WALK, 0, 0};
+    overtake_reader_everywhere("slow walk", &slow);
 }
 
 #else

@@ -23,14 +23,14 @@ enum { EFFORT = 8 };
 #endif
 
 /* What a failing thread does: a Criterion assertion belongs to the thread of the test. */
-#define must_in_thread(condition, ...)                          \
-    do {                                                        \
-        if (!(condition)) {                                     \
-            fprintf(stderr, "%s:%d: ", __FILE__, __LINE__);     \
-            fprintf(stderr, __VA_ARGS__);                       \
-            fputc('\n', stderr);                                \
-            abort();                                            \
-        }                                                       \
+#define must_in_thread(condition, ...)                      \
+    do {                                                    \
+        if (!(condition)) {                                 \
+            fprintf(stderr, "%s:%d: ", __FILE__, __LINE__); \
+            fprintf(stderr, __VA_ARGS__);                   \
+            fputc('\n', stderr);                            \
+            abort();                                        \
+        }                                                   \
     } while (0)
 
 static odm_map *dup_of(odm_map *map)
@@ -166,7 +166,8 @@ static void read_registers(struct registers *registers, odm_map *map, unsigned n
             must_in_thread(proof_read(which, value, size, &sequence), "a torn or foreign value");
             started = atomic_load(&registers->started[which]);
             must_in_thread(sequence >= returned && sequence <= started && !is_remove(registers, sequence),
-                           "write %llu seen, %llu had returned", (unsigned long long)sequence, (unsigned long long)returned);
+                           "write %llu seen, %llu had returned", (unsigned long long)sequence,
+                           (unsigned long long)returned);
             must_in_thread(sequence > last[which] || (sequence == last[which] && !gone[which]), "a key went back");
             last[which] = sequence;
             gone[which] = false;
@@ -185,8 +186,10 @@ static void use_registers(void *context, unsigned number)
 {
     struct registers *registers = context;
     odm_map *map = dup_of(registers->map);
-    if (number < REGISTER_WRITERS) write_registers(registers, map, number);
-    else read_registers(registers, map, number);
+    if (number < REGISTER_WRITERS)
+        write_registers(registers, map, number);
+    else
+        read_registers(registers, map, number);
     odm_close(map);
 }
 
@@ -268,7 +271,8 @@ static void walk_or_grow(void *context, unsigned number)
             key_size = proof_key(staying, key);
             must_be_ok(map, odm_put(map, key, key_size, value, proof_value(staying, i, value)), "put");
             if (i % 3 != 0) {
-                key_size = proof_key(coming - (i % 3 == 1 ? 0 : 2 * GROWERS), key); // This one, or the one before the last.
+                key_size =
+                    proof_key(coming - (i % 3 == 1 ? 0 : 2 * GROWERS), key); // This one, or the one before the last.
                 must_be_ok(map, odm_remove(map, key, key_size), "remove");
             }
         }
@@ -452,7 +456,8 @@ static void write_mix(void *context, unsigned number)
         size_t key_size = proof_key(which, key);
         if (i % 5 == 0) {
             odm_status status = odm_remove(map, key, key_size);
-            must_in_thread(status == (mix->last[which] == 0 ? ODM_NOT_FOUND : ODM_OK), "remove: %s", odm_status_name(status));
+            must_in_thread(status == (mix->last[which] == 0 ? ODM_NOT_FOUND : ODM_OK), "remove: %s",
+                           odm_status_name(status));
             mix->last[which] = 0;
         } else {
             must_be_ok(map, odm_put(map, key, key_size, value, proof_value(which, i, value)), "put");

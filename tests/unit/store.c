@@ -198,6 +198,38 @@ Test(store, exactly_one_of_many_creates)
     }
 }
 
+static const char *meta_away, *meta_back;
+
+/* Another opener makes the map just before this one looks at what is in the directory. */
+static int list_after_it_was_made(int directory, void (*found)(void *context, const char *name), void *context)
+{
+    if (meta_away != NULL) cr_assert_eq(rename(meta_away, meta_back), 0);
+    meta_away = NULL;
+    return real_os()->list(directory, found, context);
+}
+
+/* Who finds no `meta`, but then the files of a map that another is just building, opens that one.
+ * Method: make it appear in between. */
+Test(store, a_map_that_is_made_meanwhile_is_opened)
+{
+    static const char *const names[] = {"index.new", "lock.new", "meta.0123456789abcdef"};
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        const char *directory = temp_directory(), *path = path_of(directory, "map");
+        odm_map *map = open_map(path);
+        put(map, "a", "1");
+        odm_close(map);
+        make_file(path_of(path, names[i]), "x", 1);
+        meta_back = path_of(path, "meta");
+        meta_away = path_of(directory, "away");
+        cr_assert_eq(rename(meta_back, meta_away), 0);
+        odm__os.list = list_after_it_was_made;
+        map = open_map(path);
+        expect_value(map, "a", "1");
+        odm_close(map);
+        odm__os = *real_os();
+    }
+}
+
 /* ---- fork ---------------------------------------------------------------------------------------------------------- */
 
 struct forked {
@@ -325,6 +357,7 @@ Test(store, a_child_may_have_children)
 static void hold_and_fork(void *context)
 {
     struct forked *forked = context;
+    must(odm_put(forked->map, "a", 1, "1", 1) == ODM_OK); // It has a number of its own by now.
     pid_t grandchild = fork();
     must(grandchild >= 0);
     if (grandchild == 0) {
@@ -334,7 +367,6 @@ static void hold_and_fork(void *context)
         _exit(0);
     }
     bool mend;
-    must(odm_put(forked->map, "a", 1, "1", 1) == ODM_OK);
     must(odm__lock_take(&forked->map->store->client, &forked->map->store->client.file->stripes[0], 1000, "it", &mend,
                         NULL) == ODM_OK);
     wait_for(forked->state, 1);
