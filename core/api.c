@@ -166,7 +166,7 @@ odm_status odm_refresh(odm_map *map)
 
 odm_status odm_last_error(const odm_map *map, odm_error *error)
 {
-    if (map == NULL || error == NULL) return ODM_E_INVALID;
+    if (map == NULL || error == NULL || error->struct_size < offsetof(odm_error, message)) return ODM_E_INVALID;
     odm__error_copy(error, &map->error);
     return ODM_OK;
 }

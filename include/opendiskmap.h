@@ -237,8 +237,8 @@ ODM_API odm_status odm_options_init(odm_options *options, size_t struct_size);
  * Whatever a rebuild lost is in odm_stat. Many processes may open, and make, one map at once. A map made by root belongs to
  * the owner of its directory.
  *
- * options NULL: the defaults. error NULL: no detail. On failure *map is NULL and nothing was made or changed, except that
- * a directory that was already empty may keep an empty `log`.
+ * options NULL: the defaults. error NULL: no detail. On failure *map is NULL and no map was changed. A map that could not be
+ * made leaves nothing, or an empty directory, `log` or map, which the next open takes up.
  *
  *   ODM_OK
  *   ODM_NOT_FOUND     ODM_MUST_EXIST or ODM_READ_ONLY, and there is no map

@@ -148,6 +148,8 @@ static odm_status call(odm_map *map, const struct write_op *op)
         case PUT: return odm_put(map, arguments.key, arguments.key_size, arguments.value, arguments.value_size);
         case REMOVE: return odm_remove(map, arguments.key, arguments.key_size);
         case CLEAR: return odm_clear(map, NULL);
+        case GET: return call_get(map, op);
+        case WALK: return call_walk(map);
         default: return odm_sync(map, NULL);
     }
 }
@@ -672,7 +674,7 @@ static void kill_everywhere(const char *name, const struct earlier *earlier, con
 
     struct steps steps = survey(earlier, op, all);
     size_t rounds = 2 * steps.count, tried = 0, strayed = 0;
-    size_t every = (rounds + wanted - 1) / wanted;
+    size_t every = rounds / wanted + 1;
     if (every % 2 == 0) ++every; // So that both ways to go on come in turn.
     for (size_t i = 0; i < rounds; i += every, ++tried) {
         static uint64_t frozen[KEYS_MAX], before[KEYS_MAX];
