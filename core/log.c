@@ -70,6 +70,18 @@ static bool header_is_whole(const struct log *log, const struct segment_header *
            check == header_check(header, log->fixed->seed);
 }
 
+/* A segment that lies in memory is mapped at once, rather than by a fault for every few pages. One that does not is left to
+ * the faults: reading all of it from disk would take too long for the get that needs one page. */
+static void map_resident(void *base, uint64_t size)
+{
+    unsigned char pages[POPULATE_BYTES_MAX / PAGE];
+    if (size > POPULATE_BYTES_MAX || odm__os.resident(base, size, pages) != 0) return;
+    for (uint64_t i = 0; i < size / PAGE; ++i) {
+        if ((pages[i] & 1) == 0) return;
+    }
+    (void)odm__os.advise(base, size, MADV_POPULATE_READ);
+}
+
 static odm_status segment_map(struct log *log, uint64_t number, struct segment **segment, odm_error *error)
 {
     char name[SEGMENT_NAME_SIZE];
@@ -97,6 +109,7 @@ static odm_status segment_map(struct log *log, uint64_t number, struct segment *
         free(mapped);
         return status;
     }
+    map_resident(base, identity.size);
     *mapped = (struct segment){.number = number, .size = identity.size, .base = base, .references = 1};
     *segment = mapped;
     return ODM_OK;

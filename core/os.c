@@ -238,6 +238,7 @@ struct odm__os odm__os = {
     .map = mmap,
     .unmap = munmap,
     .advise = madvise,
+    .resident = mincore,
     .make_directory = mkdirat,
     .rename_new = os_rename_new,
     .rename = os_rename,

@@ -44,6 +44,7 @@ struct odm__os {
     void *(*map)(void *at, size_t size, int protection, int flags, int fd, off_t offset);
     int (*unmap)(void *base, size_t size);
     int (*advise)(void *base, size_t size, int advice);
+    int (*resident)(void *base, size_t size, unsigned char *pages); // bit 0 of a byte for each page
     int (*make_directory)(int directory, const char *name, mode_t mode);
     int (*rename_new)(int directory, const char *from, const char *to); // EEXIST if `to` is there
     int (*rename)(int directory, const char *from, const char *to);
