@@ -222,7 +222,7 @@ static inline __attribute__((always_inline)) odm_status find_value(odm_map *map,
 
 odm_status odm_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size)
 {
-    const struct record_header *record;
+    const struct record_header *record = NULL;
     return find_value(map, key, key_size, &record, value, value_size);
 }
 
@@ -233,7 +233,7 @@ odm_status odm_entry_get(odm_map *map, const void *key, size_t key_size, const v
         return odm__fail(&map->error, ODM_E_INVALID, "odm_entry_get: version is NULL");
     }
     if (version != NULL) *version = 0;
-    const struct record_header *record;
+    const struct record_header *record = NULL;
     odm_status status = find_value(map, key, key_size, &record, value, value_size);
     if (status == ODM_OK) *version = record->lsn;
     return status;

@@ -8,7 +8,7 @@
 #include "checksum.h"
 #include "status.h"
 
-#define NAME "meta"
+#define META_NAME "meta"
 
 static uint64_t fixed_check(const struct meta_fixed *fixed)
 {
@@ -53,21 +53,21 @@ static odm_status write_at(int fd, const void *bytes, size_t size, uint64_t offs
     ssize_t written = odm__os.write_at(fd, bytes, size, (off_t)offset);
     if (written == (ssize_t)size) return ODM_OK;
     if (written >= 0) errno = ENOSPC;
-    return odm__fail_os(error, "write", NAME);
+    return odm__fail_os(error, "write", META_NAME);
 }
 
 static odm_status write_slot_at(int fd, const struct meta_slot *slot, odm_error *error)
 {
     uint64_t offset = slot->sequence % 2 == 0 ? META_SLOT_OFFSET_0 : META_SLOT_OFFSET_1;
     odm_status status = write_at(fd, slot, sizeof *slot, offset, error);
-    if (status == ODM_OK && odm__os.sync_data(fd) != 0) status = odm__fail_os(error, "sync", NAME);
+    if (status == ODM_OK && odm__os.sync_data(fd) != 0) status = odm__fail_os(error, "sync", META_NAME);
     return status;
 }
 
 odm_status odm__meta_create(const struct directory *directory, const struct meta_fixed *fixed, odm_error *error)
 {
     char name[32];
-    snprintf(name, sizeof name, NAME ".%016llx", (unsigned long long)fixed->map_id[0]);
+    snprintf(name, sizeof name, META_NAME ".%016llx", (unsigned long long)fixed->map_id[0]);
     int fd = -1;
     odm_status status = odm__file_create(directory, name, META_SIZE, &fd, error);
     if (status != ODM_OK) return status;
@@ -76,7 +76,7 @@ odm_status odm__meta_create(const struct directory *directory, const struct meta
     slot.check = slot_check(&slot, fixed->seed);
     status = write_at(fd, fixed, sizeof *fixed, 0, error);
     if (status == ODM_OK) status = write_slot_at(fd, &slot, error);
-    if (status == ODM_OK) status = odm__file_rename_new(directory, name, NAME, error);
+    if (status == ODM_OK) status = odm__file_rename_new(directory, name, META_NAME, error);
     odm__os.close(fd);
     if (status != ODM_OK) (void)odm__file_unlink(directory, name, NULL);
     if (status == ODM_OK) status = odm__directory_sync(directory, error);
@@ -85,7 +85,7 @@ odm_status odm__meta_create(const struct directory *directory, const struct meta
 
 static odm_status check_fixed(const struct meta_fixed *fixed, bool writable, odm_error *error)
 {
-    if (fixed->magic != META_MAGIC) return odm__fail(error, ODM_E_CORRUPT, NAME " is not that of an opendiskmap");
+    if (fixed->magic != META_MAGIC) return odm__fail(error, ODM_E_CORRUPT, META_NAME " is not that of an opendiskmap");
     if (fixed->byte_order != BYTE_ORDER_MARK) {
         return odm__fail(error, ODM_E_VERSION, "the map was made on a machine of the other byte order");
     }
@@ -94,7 +94,7 @@ static odm_status check_fixed(const struct meta_fixed *fixed, bool writable, odm
                          fixed->format, FORMAT_VERSION);
     }
     if (fixed->check != fixed_check(fixed))
-        return odm__fail(error, ODM_E_CORRUPT, NAME ": the check of its first page fails");
+        return odm__fail(error, ODM_E_CORRUPT, META_NAME ": the check of its first page fails");
     if (fixed->features_incompatible != 0 || (writable && fixed->features_readable != 0)) {
         return odm__fail(error, ODM_E_VERSION, "the map uses features this library does not know: %llx, %llx",
                          (unsigned long long)fixed->features_incompatible,
@@ -109,7 +109,7 @@ static odm_status check_fixed(const struct meta_fixed *fixed, bool writable, odm
     }
     bool power_of_two = fixed->stripes != 0 && (fixed->stripes & (fixed->stripes - 1)) == 0;
     if (!power_of_two || fixed->stripes > ODM_STRIPES_MAX || fixed->schema_size > sizeof fixed->schema) {
-        return odm__fail(error, ODM_E_CORRUPT, NAME ": %u stripes, a schema of %u bytes", fixed->stripes,
+        return odm__fail(error, ODM_E_CORRUPT, META_NAME ": %u stripes, a schema of %u bytes", fixed->stripes,
                          fixed->schema_size);
     }
     return ODM_OK;
@@ -117,14 +117,14 @@ static odm_status check_fixed(const struct meta_fixed *fixed, bool writable, odm
 
 odm_status odm__meta_open(const struct directory *directory, bool writable, struct meta *meta, odm_error *error)
 {
-    odm_status status = odm__file_open(directory, NAME, writable, &meta->fd, error);
+    odm_status status = odm__file_open(directory, META_NAME, writable, &meta->fd, error);
     if (status != ODM_OK) return status;
 
     ssize_t size = odm__os.read_at(meta->fd, &meta->fixed, sizeof meta->fixed, 0);
     if (size < 0) {
-        status = odm__fail_os(error, "read", NAME);
+        status = odm__fail_os(error, "read", META_NAME);
     } else if (size != sizeof meta->fixed) {
-        status = odm__fail(error, ODM_E_CORRUPT, NAME " has only %zd bytes", size);
+        status = odm__fail(error, ODM_E_CORRUPT, META_NAME " has only %zd bytes", size);
     } else {
         status = check_fixed(&meta->fixed, writable, error);
     }
@@ -145,13 +145,13 @@ odm_status odm__meta_read_slot(const struct meta *meta, struct meta_slot *slot, 
     for (size_t i = 0; i < 2; ++i) {
         struct meta_slot read;
         ssize_t size = odm__os.read_at(meta->fd, &read, sizeof read, (off_t)offsets[i]);
-        if (size < 0) return odm__fail_os(error, "read", NAME);
+        if (size < 0) return odm__fail_os(error, "read", META_NAME);
         if (size != sizeof read || read.check != slot_check(&read, meta->fixed.seed)) continue;
         if (found && read.sequence < slot->sequence) continue;
         *slot = read;
         found = true;
     }
-    if (!found) return odm__fail(error, ODM_E_CORRUPT, NAME ": the checks of both its slots fail");
+    if (!found) return odm__fail(error, ODM_E_CORRUPT, META_NAME ": the checks of both its slots fail");
     return ODM_OK;
 }
 

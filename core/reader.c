@@ -10,8 +10,6 @@
 #include "os.h"
 #include "status.h"
 
-enum { VIEW_COUNT = 1 << 16 };
-
 odm_status odm__reader_open(struct reader *reader, struct store *store, struct log *log, uint64_t seed,
                             odm_error *error)
 {
@@ -20,7 +18,7 @@ odm_status odm__reader_open(struct reader *reader, struct store *store, struct l
     reader->log = log;
     reader->seed = seed;
     // 1 MiB of addresses, of which a map of a few hundred segments touches a page or two.
-    void *views = odm__os.map(NULL, VIEW_COUNT * sizeof *reader->views, PROT_READ | PROT_WRITE,
+    void *views = odm__os.map(NULL, READER_VIEW_COUNT * sizeof *reader->views, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (views == MAP_FAILED) return odm__fail_os(error, "map", "a table of segments");
     reader->views = views;
@@ -55,7 +53,7 @@ static void held_release(struct reader *reader, bool all)
 void odm__reader_close(struct reader *reader)
 {
     held_release(reader, true);
-    if (reader->views != NULL) odm__os.unmap(reader->views, VIEW_COUNT * sizeof *reader->views);
+    if (reader->views != NULL) odm__os.unmap(reader->views, READER_VIEW_COUNT * sizeof *reader->views);
     if (reader->store != NULL && reader->index.file != NULL)
         odm__store_index_release(reader->store, reader->index.file);
     reader->views = NULL;

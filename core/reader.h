@@ -18,6 +18,8 @@
 #include "log.h"
 #include "store.h"
 
+enum { READER_VIEW_COUNT = 1 << 16 }; // a view for every number modulo 2^16
+
 /* A segment as the reader sees it: not mapped has end 0, so "not mapped" and "out of bounds" are one branch. */
 struct segment_view {
     const unsigned char *base;

@@ -7,7 +7,7 @@
 #include "os.h"
 #include "status.h"
 
-enum { VIEW_COUNT = 1 << 16, PREFETCH_AHEAD = 12 };
+enum { PREFETCH_AHEAD = 12 };
 
 struct odm_iter {
     struct odm_iter *next; // of the same handle
@@ -33,7 +33,7 @@ odm_status odm_iter_open(odm_map *map, odm_iter **iter)
     if (iter == NULL) return odm__fail(&map->error, ODM_E_INVALID, "odm_iter_open: iter is NULL");
     struct odm_iter *opened = calloc(1, sizeof *opened);
     if (opened == NULL) return odm__fail(&map->error, ODM_E_NO_MEMORY, "out of memory");
-    void *views = odm__os.map(NULL, VIEW_COUNT * sizeof *opened->views, PROT_READ | PROT_WRITE,
+    void *views = odm__os.map(NULL, READER_VIEW_COUNT * sizeof *opened->views, PROT_READ | PROT_WRITE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (views == MAP_FAILED) {
         free(opened);
@@ -78,7 +78,7 @@ odm_status odm_iter_close(odm_iter *iter)
         *link = iter->next;
     }
     odm__chunk_copy_free(&iter->copy);
-    odm__os.unmap(iter->views, VIEW_COUNT * sizeof *iter->views);
+    odm__os.unmap(iter->views, READER_VIEW_COUNT * sizeof *iter->views);
     free(iter);
     return ODM_OK;
 }
