@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "compact.h"
 #include "map.h"
 #include "os.h"
 #include "status.h"
@@ -135,6 +136,7 @@ odm_status odm_close(odm_map *map)
 {
     if (map == NULL) return ODM_OK;
     odm__walk_orphan(map);
+    odm__compact_close(map);
     odm__map_close(map);
     return ODM_OK;
 }
@@ -244,9 +246,7 @@ static odm_status write_one(odm_map *map, const struct write *write)
     if (!key_is_fine(map, write->key, write->key_size)) return key_fails(map, write->key, write->key_size);
     odm_status status = value_check(map, write->key_size, write->value, write->value_size);
     if (status != ODM_OK) return status;
-    status = odm__map_write(map, write);
-    odm__map_after_writes(map);
-    return status;
+    return odm__write(map, write);
 }
 
 odm_status odm_put(odm_map *map, const void *key, size_t key_size, const void *value, size_t value_size)
@@ -285,9 +285,7 @@ odm_status odm_entry_remove(odm_map *map, const void *key, size_t key_size, uint
 odm_status odm_clear(odm_map *map, odm_error *error)
 {
     if (map == NULL) return ODM_E_INVALID;
-    odm_status status = odm__map_clear(map);
-    odm__map_after_writes(map);
-    return pass_on(map, status, error);
+    return pass_on(map, odm__clear(map), error);
 }
 
 uint64_t odm_count(odm_map *map)
@@ -337,6 +335,7 @@ static void stat_lock_file(const struct odm_map *map, odm_statistics *s)
         s->tail = atomic_load(&lock->tail);
         s->lock_waits = atomic_load(&lock->lock_waits);
         s->compacted_bytes = atomic_load(&lock->compacted_bytes);
+        s->compaction_stopped_at = atomic_load(&lock->compaction_stopped_at);
         s->sync_failed = atomic_load(&lock->sync_failed);
         for (int i = 0; i < SPARES_MAX; ++i) {
             uint64_t spare = atomic_load(&lock->spare[i]);
@@ -406,7 +405,7 @@ odm_status odm_stat(odm_map *map, odm_statistics *statistics)
     return ODM_OK;
 }
 
-/* ---- long work: not in this version ------------------------------------------------------------------------------- */
+/* ---- long work ----------------------------------------------------------------------------------------------------- */
 
 static odm_status not_yet(odm_map *map, const char *what, odm_error *error)
 {
@@ -414,10 +413,19 @@ static odm_status not_yet(odm_map *map, const char *what, odm_error *error)
     return pass_on(map, odm__fail(&map->error, ODM_E_UNSUPPORTED, "%s is not in this version", what), error);
 }
 
+static odm_status check_progress(odm_map *map, const odm_progress *progress, const char *what)
+{
+    if (progress == NULL || progress->struct_size >= sizeof *progress) return ODM_OK;
+    return odm__fail(&map->error, ODM_E_INVALID, "%s: progress->struct_size is %u: set it to sizeof(odm_progress)",
+                     what, progress->struct_size);
+}
+
 odm_status odm_compact(odm_map *map, odm_progress *progress, odm_error *error)
 {
-    (void)progress;
-    return not_yet(map, "odm_compact", error);
+    if (map == NULL) return ODM_E_INVALID;
+    odm_status status = check_progress(map, progress, "odm_compact");
+    if (status == ODM_OK) status = odm__compact(map, progress);
+    return pass_on(map, status, error);
 }
 
 odm_status odm_verify(odm_map *map, odm_report *report, odm_progress *progress, odm_error *error)

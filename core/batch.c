@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "compact.h"
 #include "map.h"
 #include "status.h"
 
@@ -179,9 +180,7 @@ static odm_status write_op(odm_map *map, const struct batch *batch, size_t i)
     };
     write.key = key_of(&batch->keys, i, &write.key_size);
     if (write.value_size != 0) write.value = batch->values + end_before(batch->value_ends, i);
-    odm_status status = odm__map_write(map, &write);
-    odm__map_after_writes(map);
-    return status;
+    return odm__write(map, &write);
 }
 
 odm_status odm_write_many(odm_map *map, size_t *n, const uint8_t *ops, const void *keys, const uint64_t *key_ends,

@@ -213,8 +213,10 @@ odm_status odm__directory_list(const struct directory *directory, void (*found)(
         if (odm__os.list(directory->fd, found, context) != 0) return odm__fail_os(error, "list", directory->name);
         return ODM_OK;
     }
+    pthread_mutex_lock(&directory->memory->mutex);
     for (struct memory_file *file = directory->memory->files; file != NULL; file = file->next)
         found(context, file->name);
+    pthread_mutex_unlock(&directory->memory->mutex);
     return ODM_OK;
 }
 

@@ -42,7 +42,7 @@ void odm__directory_close(struct directory *directory);
 odm_status odm__directory_sync(const struct directory *directory, odm_error *error);
 /* ODM_E_UNSUPPORTED, naming the kind, on network and layered file systems, unless directory->any_file_system. */
 odm_status odm__directory_check_kind(const struct directory *directory, odm_error *error);
-/* Calls found for every name in it, in no order. */
+/* Calls found for every name in it, in no order. found touches no file of the directory. */
 odm_status odm__directory_list(const struct directory *directory, void (*found)(void *context, const char *name),
                                void *context, odm_error *error);
 

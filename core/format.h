@@ -306,12 +306,15 @@ struct lock_file {
     odm__u64 compacted_bytes;
     odm__u64 synced_number; // segment in which the last sync ended
     odm__u32 sync_failed;
-    odm__u32 no_space;                               // 1: the last try to make a spare failed
+    odm__u32 no_space; // 1: a try to make a spare failed, and there are fewer than are kept
     _Alignas(CACHE_LINE) odm__u64 spare[SPARES_MAX]; // number << 20 | size / 4096; under the append lock
     struct lock_line append;
     struct lock_line grow;
     struct lock_line sync;
     struct lock_line compact;
+    odm__u64 compacted_to;          // records below it have been judged, and moved if live; under the compact lock
+    odm__u64 emptied_to;            // the begin of a segment: nothing below it is live; under the compact lock
+    odm__u64 compaction_stopped_at; // a damaged record that compaction does not pass, or 0; under the compact lock
     // The tail and the intents share one page: even an old version of it is a state the map was in.
     _Alignas(PAGE) odm__u64 tail; // under the append lock
     _Alignas(CACHE_LINE) unsigned char intents[PAGE - CACHE_LINE];

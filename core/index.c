@@ -270,6 +270,22 @@ odm_status odm__index_seek_slowly(struct index *index, uint64_t hash, uint64_t *
     return odm__fail(error, ODM_E_CORRUPT, "index: word %" PRIu64 " of stripe %u is %" PRIx64, at, stripe, *word);
 }
 
+odm_status odm__index_names(struct index *index, uint64_t hash, uint64_t address, bool *named, odm_error *error)
+{
+    uint64_t word;
+    *named = false;
+    odm_status status = odm__index_word(index, hash, &word, error);
+    if (status != ODM_OK) return status;
+    struct probe probe;
+    odm__probe_start(index, word, hash, &probe);
+    uint64_t wanted = slot_make(0, address);
+    for (;;) {
+        uint64_t slot = odm__probe_next(&probe);
+        *named = slot != SLOT_EMPTY && (slot & SLOT_ADDRESS_MASK) == wanted;
+        if (slot == SLOT_EMPTY || *named) return ODM_OK;
+    }
+}
+
 /* ---- space -------------------------------------------------------------------------------------------------------- */
 
 static odm_status grow_locked(struct index *index, uint64_t size_min, odm_error *error)
@@ -383,6 +399,19 @@ void odm__chunk_insert(struct chunk *chunk, uint32_t at, uint64_t hash, uint64_t
     atomic_store_explicit(&chunk->cold[at], cold_make(hash), memory_order_relaxed);
     // Release: partner of the acquire in odm__probe_next.
     atomic_store_explicit(&chunk->slots[at], slot_make(hash_tag(hash), address), memory_order_release);
+}
+
+bool odm__chunk_find(const struct chunk *chunk, uint64_t hash, uint64_t address, uint32_t *at)
+{
+    uint32_t mask = chunk->slot_count - 1;
+    uint64_t wanted = slot_make(hash_tag(hash), address);
+    *at = hash_home(hash) & mask;
+    for (uint32_t i = 0; i < chunk->slot_count; ++i, *at = (*at + 1) & mask) {
+        uint64_t slot = atomic_load_explicit(&chunk->slots[*at], memory_order_relaxed);
+        if (slot == wanted) return true;
+        if (slot == SLOT_EMPTY) return false;
+    }
+    return false;
 }
 
 void odm__chunk_update(struct chunk *chunk, uint32_t at, uint64_t address)

@@ -195,6 +195,10 @@ static inline uint64_t odm__probe_next(struct probe *probe)
     }
 }
 
+/* Whether some slot names the record at an address; the hash is its key's. Without a lock: believed only after comparing
+ * `recycled`. */
+odm_status odm__index_names(struct index *index, uint64_t hash, uint64_t address, bool *named, odm_error *error);
+
 /* ---- changing: the caller owns the stripe's lock -------------------------------------------------------------------- */
 
 /* A chunk, for its owner. */
@@ -224,6 +228,8 @@ odm_status odm__index_chunk(struct index *index, uint64_t hash, struct chunk *ch
 odm_status odm__index_make_room(struct index *index, uint64_t hash, const struct hash_source *source,
                                 struct chunk *chunk, odm_error *error);
 
+/* The slot that names the record at an address, if there is one; the hash is its key's. */
+bool odm__chunk_find(const struct chunk *chunk, uint64_t hash, uint64_t address, uint32_t *at);
 /* Stores a slot that holds no key yet: empty, or a tombstone. */
 void odm__chunk_insert(struct chunk *chunk, uint32_t at, uint64_t hash, uint64_t address);
 /* Makes a slot name a newer record of its key. */

@@ -167,19 +167,21 @@ uint64_t odm__segment_position(const struct segment *segment, uint64_t address)
     return header->position + address_offset(address);
 }
 
+bool odm__log_position(struct log *log, uint64_t address, uint64_t *position)
+{
+    struct segment *segment;
+    if (odm__log_segment(log, address_number(address), &segment, NULL) != ODM_OK) return false;
+    bool whole = odm__segment_is_whole(log, segment);
+    *position = odm__segment_position(segment, address);
+    odm__log_release(log, segment);
+    return whole;
+}
+
 uint64_t odm__log_bytes(struct log *log, uint64_t head, uint64_t tail)
 {
-    uint64_t position[2];
-    const uint64_t address[2] = {head, tail};
-    for (int i = 0; i < 2; ++i) {
-        struct segment *segment;
-        if (odm__log_segment(log, address_number(address[i]), &segment, NULL) != ODM_OK) return 0;
-        bool whole = odm__segment_is_whole(log, segment);
-        position[i] = odm__segment_position(segment, address[i]);
-        odm__log_release(log, segment);
-        if (!whole) return 0;
-    }
-    return position[1] > position[0] ? position[1] - position[0] : 0;
+    uint64_t from, to;
+    if (!odm__log_position(log, head, &from) || !odm__log_position(log, tail, &to)) return 0;
+    return to > from ? to - from : 0;
 }
 
 uint64_t odm__log_unlinked_bytes(struct log *log, uint64_t head)
@@ -313,21 +315,15 @@ enum record_state odm__log_read(const struct log *log, const struct segment *seg
 
 struct listing {
     struct chain *chain;
-    uint64_t number_min;
+    uint64_t number_min; // of those that are wanted
+    uint64_t number_end; // likewise, the first that is not
     size_t room;
     bool out_of_memory;
 };
 
-static void listing_add(void *context, const char *name)
+static void listing_push(struct listing *listing, uint64_t number)
 {
-    struct listing *listing = context;
     struct chain *chain = listing->chain;
-    uint64_t number = number_of_name(name);
-    if (number == 0) return;
-    // A number that could not have been given out is not ours: it is left alone, and no number is counted from it.
-    if (number >= listing->number_min + SEGMENT_SPAN_MAX + SEGMENT_SPAN_MAX / 2) return;
-    if (number > chain->number_max) chain->number_max = number;
-    if (number < listing->number_min) return;
     if (chain->count == listing->room) {
         size_t room = listing->room == 0 ? 64 : listing->room * 2;
         struct chain_link *links = realloc(chain->links, room * sizeof *links);
@@ -339,6 +335,18 @@ static void listing_add(void *context, const char *name)
         listing->room = room;
     }
     chain->links[chain->count++] = (struct chain_link){.number = number};
+}
+
+static void listing_add(void *context, const char *name)
+{
+    struct listing *listing = context;
+    struct chain *chain = listing->chain;
+    uint64_t number = number_of_name(name);
+    if (number == 0) return;
+    // A number that could not have been given out is not ours: it is left alone, and no number is counted from it.
+    if (number >= listing->number_min + SEGMENT_SPAN_MAX + SEGMENT_SPAN_MAX / 2) return;
+    if (number > chain->number_max) chain->number_max = number;
+    if (number >= listing->number_min) listing_push(listing, number);
 }
 
 static int compare_links(const void *a, const void *b)
@@ -408,6 +416,26 @@ void odm__chain_next(const struct chain *chain, uint64_t address, uint64_t *end,
         *end = link->predecessor_end;
         *first = address_make(link->number, SEGMENT_HEADER_SIZE);
     }
+}
+
+odm_status odm__log_successor(struct log *log, uint64_t number, uint64_t tail, uint64_t *end, uint64_t *first,
+                              odm_error *error)
+{
+    // Few numbers are left out, so the files are asked for by name rather than listed.
+    for (uint64_t next = number + 1; next <= address_number(tail); ++next) {
+        struct segment *segment;
+        odm_status status = odm__log_segment(log, next, &segment, error);
+        if (status == ODM_NOT_FOUND) continue;
+        if (status != ODM_OK) return status;
+        const struct segment_header *header = (const void *)segment->base;
+        bool follows = odm__segment_is_whole(log, segment) && address_number(header->predecessor_end) == number;
+        *end = header->predecessor_end;
+        odm__log_release(log, segment);
+        if (!follows) continue;
+        *first = address_make(next, SEGMENT_HEADER_SIZE);
+        return ODM_OK;
+    }
+    return odm__fail(error, ODM_E_CORRUPT, "log/%011" PRIu64 ": no segment follows it towards the tail", number);
 }
 
 /* ---- making segments ---------------------------------------------------------------------------------------------- */
@@ -604,6 +632,9 @@ static odm_status spare_install(struct log_writer *writer, uint64_t word, uint64
         atomic_store_explicit(&lock->spare[place], word, memory_order_release);
         *installed = true;
     }
+    // Whether there are less than are kept is known to all: then puts leave the room that is left to removes and compaction.
+    unsigned count = spares.count + (*installed && *dropped == 0);
+    if (count >= SPARES_KEPT) atomic_store_explicit(&lock->no_space, 0, memory_order_relaxed);
     append_give(writer);
     return ODM_OK;
 }
@@ -613,6 +644,27 @@ static void segment_unlink(struct log *log, uint64_t number)
     char name[SEGMENT_NAME_SIZE];
     odm__segment_name(number, name);
     (void)odm__file_unlink(&log->directory, name, NULL); // A file that stays goes with the next rebuild.
+}
+
+static void below_add(void *context, const char *name)
+{
+    struct listing *listing = context;
+    uint64_t number = number_of_name(name);
+    if (number == 0 || number >= listing->number_end) return;
+    listing_push(listing, number);
+}
+
+void odm__log_unlink_below(struct log *log, uint64_t old_head, uint64_t head)
+{
+    if (old_head != 0) {
+        for (uint64_t n = address_number(old_head); n < address_number(head); ++n) segment_unlink(log, n);
+        return;
+    }
+    struct chain below = {.links = NULL};
+    struct listing listing = {.chain = &below, .number_end = address_number(head)};
+    (void)odm__directory_list(&log->directory, below_add, &listing, NULL);
+    for (size_t i = 0; i < below.count; ++i) segment_unlink(log, below.links[i].number);
+    odm__chain_free(&below);
 }
 
 odm_status odm__log_make_spare(struct log *log, uint64_t number, uint64_t position, uint64_t log_bytes,
@@ -651,10 +703,7 @@ static odm_status spare_make(struct log_writer *writer, uint64_t head, uint64_t 
 
     uint64_t word;
     odm_status status = odm__log_make_spare(log, number, position, log_bytes, record_bytes, &word, error);
-    // Whether the last try failed is known to all: then puts leave the room that is left to removes and compaction.
-    if (status == ODM_OK || status == ODM_E_NO_SPACE) {
-        atomic_store_explicit(&lock->no_space, status != ODM_OK, memory_order_relaxed);
-    }
+    if (status == ODM_E_NO_SPACE) atomic_store_explicit(&lock->no_space, 1, memory_order_relaxed);
     if (status != ODM_OK) {
         // Nobody has seen the number: it is given back if it is still the last, or a full disk would use all of them up. But
         // not if a file has that name: then the next number is tried the next time.
@@ -806,6 +855,24 @@ static void reserve_at_tail(struct log_writer *writer, uint64_t tail, uint64_t s
     atomic_store_explicit(&lock->tail, tail + size / ADDRESS_UNIT, memory_order_release);
 }
 
+/* Sees to it that the segment the tail lies in is mapped for writing: as the spare just rolled over to, if by this writer. */
+static enum obstacle tail_ready(struct log_writer *writer, uint64_t tail)
+{
+    uint64_t number = address_number(tail);
+    if (writer->tail == NULL || writer->tail->number != number) {
+        if (writer->spare == NULL || writer->spare->number != number) return OBSTACLE_TAIL_NOT_MAPPED;
+        struct segment *old = writer->tail, *spare = writer->spare;
+        writer->spare = NULL; // Never both the same, as a child forked meanwhile may see it.
+        kill_fence();
+        writer->tail = spare;
+        kill_fence();
+        writer->spare = old; // Let go of later, while no lock is held.
+    }
+    // Checked, not asserted: the tail comes from a file.
+    uint64_t offset = address_offset(tail);
+    return offset < SEGMENT_HEADER_SIZE || offset > writer->tail->size ? OBSTACLE_DAMAGE : OBSTACLE_NONE;
+}
+
 static enum obstacle try_reserve(struct log_writer *writer, struct append *append, uint64_t size, uint64_t *number)
 {
     struct lock_file *lock = writer->log->lock;
@@ -813,25 +880,38 @@ static enum obstacle try_reserve(struct log_writer *writer, struct append *appen
         // Relaxed: only the owner of the append lock moves the tail, and that is us.
         uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_relaxed);
         *number = address_number(tail);
-        if (writer->tail == NULL || writer->tail->number != *number) {
-            if (writer->spare == NULL || writer->spare->number != *number) return OBSTACLE_TAIL_NOT_MAPPED;
-            struct segment *old = writer->tail, *spare = writer->spare;
-            writer->spare = NULL; // Never both the same, as a child forked meanwhile may see it.
-            kill_fence();
-            writer->tail = spare;
-            kill_fence();
-            writer->spare = old; // Let go of later, while no lock is held.
-        }
-        // Checked, not asserted: the tail comes from a file.
-        uint64_t offset = address_offset(tail);
-        if (offset < SEGMENT_HEADER_SIZE || offset > writer->tail->size) return OBSTACLE_DAMAGE;
-        if (size <= writer->tail->size - offset) {
+        enum obstacle obstacle = tail_ready(writer, tail);
+        if (obstacle != OBSTACLE_NONE) return obstacle;
+        if (size <= writer->tail->size - address_offset(tail)) {
             reserve_at_tail(writer, tail, size, append);
             return OBSTACLE_NONE;
         }
-        enum obstacle obstacle = roll(writer, append->class, size, number);
+        obstacle = roll(writer, append->class, size, number);
         if (obstacle != OBSTACLE_NONE) return obstacle;
     }
+}
+
+static enum obstacle try_roll(struct log_writer *writer, uint64_t *number)
+{
+    uint64_t tail = atomic_load_explicit(&writer->log->lock->tail, memory_order_relaxed);
+    *number = address_number(tail);
+    enum obstacle obstacle = tail_ready(writer, tail);
+    if (obstacle != OBSTACLE_NONE || address_offset(tail) == SEGMENT_HEADER_SIZE) return obstacle;
+    return roll(writer, APPEND_MOVE, 0, number);
+}
+
+/* Takes an obstacle out of the way, while the append lock is not held; size: of the record that is to be appended. */
+static odm_status overcome(struct log_writer *writer, uint64_t head, enum obstacle obstacle, uint64_t number,
+                           uint64_t size, odm_error *error)
+{
+    switch (obstacle) {
+        case OBSTACLE_NONE: return ODM_OK;
+        case OBSTACLE_TAIL_NOT_MAPPED: return tail_move(writer, number, error);
+        case OBSTACLE_SPARE_NOT_MAPPED: return spare_move(writer, number, error);
+        case OBSTACLE_NO_SPARE: return spare_make(writer, head, size, error);
+        case OBSTACLE_DAMAGE: break;
+    }
+    return odm__fail(error, ODM_E_CORRUPT, "lock: the tail lies outside log/%011" PRIu64, number);
 }
 
 odm_status odm__log_reserve(struct log_writer *writer, uint64_t head, struct append *append, odm_error *error)
@@ -840,7 +920,7 @@ odm_status odm__log_reserve(struct log_writer *writer, uint64_t head, struct app
     uint64_t size = record_size(append->key_size, append->value_size);
     assert(size <= ODM_RECORD_SIZE_MAX);
 
-    if (append->class == APPEND_PUT && atomic_load_explicit(&lock->no_space, memory_order_relaxed) != 0) {
+    while (append->class == APPEND_PUT && atomic_load_explicit(&lock->no_space, memory_order_relaxed) != 0) {
         odm_status status = spare_make(writer, head, size, error);
         if (status != ODM_OK) return status;
     }
@@ -850,17 +930,26 @@ odm_status odm__log_reserve(struct log_writer *writer, uint64_t head, struct app
         uint64_t number = 0;
         enum obstacle obstacle = try_reserve(writer, append, size, &number);
         append_give(writer);
-        if (obstacle == OBSTACLE_NONE) return ODM_OK;
-
-        if (obstacle == OBSTACLE_TAIL_NOT_MAPPED) {
-            status = tail_move(writer, number, error);
-        } else if (obstacle == OBSTACLE_SPARE_NOT_MAPPED) {
-            status = spare_move(writer, number, error);
-        } else if (obstacle == OBSTACLE_NO_SPARE) {
-            status = spare_make(writer, head, size, error);
-        } else {
-            status = odm__fail(error, ODM_E_CORRUPT, "lock: the tail lies outside log/%011" PRIu64, number);
+        if (obstacle == OBSTACLE_NONE) {
+            writer->appended_bytes += size;
+            return ODM_OK;
         }
+        status = overcome(writer, head, obstacle, number, size, error);
+        if (status != ODM_OK) return status;
+    }
+}
+
+odm_status odm__log_roll(struct log_writer *writer, uint64_t head, uint64_t *first, odm_error *error)
+{
+    for (;;) {
+        odm_status status = append_take(writer, error);
+        if (status != ODM_OK) return status;
+        uint64_t number = 0;
+        enum obstacle obstacle = try_roll(writer, &number);
+        *first = atomic_load_explicit(&writer->log->lock->tail, memory_order_relaxed);
+        append_give(writer);
+        if (obstacle == OBSTACLE_NONE) return ODM_OK;
+        status = overcome(writer, head, obstacle, number, 0, error);
         if (status != ODM_OK) return status;
     }
 }

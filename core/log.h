@@ -58,6 +58,8 @@ enum { SEGMENT_GUARD = 16 * 1024 * 1024 + PAGE };
 bool odm__segment_is_whole(const struct log *log, const struct segment *segment);
 /* What stands before an address since the map was made: bytes. The segment's header must be whole. */
 uint64_t odm__segment_position(const struct segment *segment, uint64_t address);
+/* What stands before an address since the map was made, in bytes; false if its segment is gone. */
+bool odm__log_position(struct log *log, uint64_t address, uint64_t *position);
 /* Bytes from head to tail; 0 if head's segment is gone. */
 uint64_t odm__log_bytes(struct log *log, uint64_t head, uint64_t tail);
 
@@ -108,6 +110,10 @@ struct chain {
 /* Lists the segment files from head on. */
 odm_status odm__log_chain(const struct log *log, uint64_t head, struct chain *chain, odm_error *error);
 void odm__chain_free(struct chain *chain);
+/* Where the log leaves the segment `number`, and the first record after it, as the header of its successor says: for who
+ * follows the log of a map that is open, where the tail lies beyond. ODM_E_CORRUPT if no segment up to the tail's follows. */
+odm_status odm__log_successor(struct log *log, uint64_t number, uint64_t tail, uint64_t *end, uint64_t *first,
+                              odm_error *error);
 /* Where the log leaves a segment: the first end at or after `address` that a later segment names, and that segment's first
  * record. *end is UINT64_MAX if no segment follows. */
 void odm__chain_next(const struct chain *chain, uint64_t address, uint64_t *end, uint64_t *first);
@@ -140,12 +146,17 @@ struct log_writer {
     uint32_t wait_ms;
     uint64_t sealed;             // number of a segment this writer has sealed and not yet looked after, or 0
     uint64_t passed[SPARES_MAX]; // numbers of spares that were too small when it did so, or 0
+    uint64_t appended_bytes;     // by this writer, ever
 };
 
 /* Reserves room at the tail and notes the intent, rolling over to another segment if need be. head: the map's, for the span
  * of segment numbers and their size. On failure nothing is noted.
  * The caller holds the locks of the stripes. */
 odm_status odm__log_reserve(struct log_writer *writer, uint64_t head, struct append *append, odm_error *error);
+
+/* Goes on in a new segment, if anything stands in the tail's. *first: where its first record goes, or the tail as it was. The
+ * caller holds nothing. */
+odm_status odm__log_roll(struct log_writer *writer, uint64_t head, uint64_t *first, odm_error *error);
 
 /* Fills reserved room: value, key, check B, and last, in one store, what makes it a record. */
 void odm__log_complete(const struct log *log, const struct append *append, const void *key, const void *value);
@@ -170,6 +181,9 @@ odm_status odm__log_begin(struct log *log, uint64_t number, uint64_t predecessor
 /* Makes a file to be a spare, and the word for it. */
 odm_status odm__log_make_spare(struct log *log, uint64_t number, uint64_t position, uint64_t log_bytes,
                                uint64_t record_bytes, uint64_t *spare, odm_error *error);
+/* Removes the files of segments that lie below head: those from `old_head` on; 0: whatever is in the directory. A file that
+ * can not be removed goes the next time. */
+void odm__log_unlink_below(struct log *log, uint64_t old_head, uint64_t head);
 /* Syncs the bytes of a segment. */
 odm_status odm__log_sync_segment(struct log *log, uint64_t number, odm_error *error);
 

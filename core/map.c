@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "status.h"
-#include "sync.h"
 
 /* ---- a handle's life ---------------------------------------------------------------------------------------------- */
 
@@ -254,13 +253,43 @@ odm_status odm__map_write(struct odm_map *map, const struct write *write)
     return status;
 }
 
-void odm__map_after_writes(struct odm_map *map)
+/* ---- moving -------------------------------------------------------------------------------------------------------- */
+
+static odm_status move_locked(struct odm_map *map, const struct record *record, uint64_t hash, uint32_t number)
 {
-    if (__builtin_expect(map->writer.sealed == 0, 1)) return;
-    odm_error error = map->error; // What happens here is no failure of the call that led to it.
-    odm__log_after_rollover(&map->writer, map->reader.head);
-    odm__sync_if_far(map);
-    map->error = error;
+    struct chunk chunk;
+    uint32_t at;
+    odm_status status = odm__index_chunk(&map->reader.index, hash, &chunk, &map->error);
+    if (status != ODM_OK || !odm__chunk_find(&chunk, hash, record->address, &at)) return status;
+
+    struct stripe *stripe = stripe_of(map, number);
+    struct append append = {
+        .kind = RECORD_PUT,
+        .class = APPEND_MOVE,
+        .key_size = record->key_size,
+        .value_size = record->value_size,
+        .lsn = record->lsn, // It is the entry's version: a move must not look like a change.
+        .stripe = number,
+        .stripe_count = 1,
+        .count = atomic_load_explicit(&stripe->count, memory_order_relaxed),
+        .live_bytes = atomic_load_explicit(&stripe->live_bytes, memory_order_relaxed),
+    };
+    status = odm__log_reserve(&map->writer, map->reader.head, &append, &map->error);
+    if (status != ODM_OK) return status;
+    odm__log_complete(map->writer.log, &append, record->key, record->value);
+    odm__chunk_update(&chunk, at, append.address);
+    intent_clear(intent_for(map, number));
+    return ODM_OK;
+}
+
+odm_status odm__map_move(struct odm_map *map, const struct record *record, uint64_t hash)
+{
+    uint32_t number = hash_stripe(hash, map->reader.index.stripe_bits);
+    odm_status status = stripe_take(map, number);
+    if (status != ODM_OK) return status;
+    status = move_locked(map, record, hash, number);
+    stripe_give(map, number);
+    return status;
 }
 
 /* ---- clearing ----------------------------------------------------------------------------------------------------- */

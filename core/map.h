@@ -16,10 +16,26 @@
 #include "reader.h"
 #include "store.h"
 
+/* A handle's part in giving space back; of compact.c alone. */
+struct compaction {
+    uint64_t look_at;        // bytes appended by the handle, at which it looks whether there is something to do
+    uint64_t measure_at;     // likewise, at which it measures again
+    uint64_t looked_at;      // likewise, when it last did
+    bool on;                 // there is so much dead that writers have to work
+    double rate;             // bytes to look through for each byte appended
+    double credit;           // bytes to look through
+    struct segment *segment; // being looked through, or NULL
+    uint64_t end;            // where the log leaves it
+    uint64_t next;           // and where it goes on
+    uint64_t head;           // whose position is known
+    uint64_t head_position;
+};
+
 struct odm_map {
     struct reader reader;
     struct store *store;
     struct log_writer writer;
+    struct compaction compaction;
     uint32_t flags;
     uint32_t wait_ms;
     struct odm_iter *iters; // open walks
@@ -50,7 +66,8 @@ odm_status odm__map_clear(struct odm_map *map);
 /* Returns when every reservation below an address is made good or void. */
 odm_status odm__map_settle(struct odm_map *map, uint64_t address);
 
-/* After writes, while holding nothing: what a rollover has left to do. */
-void odm__map_after_writes(struct odm_map *map);
+/* Writes a live record anew at the tail, with its LSN, if it is still the one its key's slot names. The record lies below the
+ * tail's segment, and its bytes stay mapped during the call. */
+odm_status odm__map_move(struct odm_map *map, const struct record *record, uint64_t hash);
 
 #endif

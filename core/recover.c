@@ -651,6 +651,8 @@ static odm_status rebuild_replace(struct store *store, struct rebuild *rebuild, 
     atomic_store(&header->head, rebuild->slot.head);
     rebuild_report(rebuild, index, first, false);
 
+    odm__log_unlink_below(&store->log, 0, rebuild->slot.head); // What compaction was about to remove.
+
     // The log is whole and durable: now the word for it, then the new index, then the lock file that vouches for it.
     status = odm__meta_write_slot(&store->meta, &rebuild->slot, error);
     if (status == ODM_OK) status = odm__file_exchange(&store->directory, INDEX_NEW_NAME, INDEX_NAME, error);

@@ -43,55 +43,138 @@ static odm_status sync_segments(struct odm_map *map, uint64_t from, uint64_t to)
     return status == ODM_OK ? odm__directory_sync(&log->directory, &map->error) : status;
 }
 
-static odm_status sync_to(struct odm_map *map, uint64_t tail)
+/* Tells readers that the map begins at another head by now, and removes the files below it. all: whatever is there, because
+ * somebody died over it. */
+static void tell_head(struct odm_map *map, uint64_t head, bool all)
 {
-    struct store *store = map->store;
-    if (atomic_load_explicit(&store->client.file->sync_failed, memory_order_acquire) != 0) return already_failed(map);
-    struct meta_slot slot;
-    odm_status status = odm__meta_read_slot(&store->meta, &slot, &map->error);
-    if (status == ODM_OK && slot.head == 0)
-        status = odm__fail(&map->error, ODM_E_CORRUPT, "meta: its newer slot is lost");
-    if (status != ODM_OK || slot.watermark >= tail) return status;
+    struct index_header *header = map->reader.index.header;
+    uint64_t old = atomic_load_explicit(&header->head, memory_order_relaxed);
+    // Head, then the counter, then the unlink: who sees the counter sees the head, and who meets a file that is gone sees the
+    // counter. Killed in between: the next owner of the sync lock tells it again.
+    if (head > old) atomic_store_explicit(&header->head, head, memory_order_release);
+    atomic_fetch_add_explicit(&header->recycled, 1, memory_order_release);
+    odm__log_unlink_below(map->writer.log, all ? 0 : old, head);
+}
 
+/* A failure that came from the disk is one that no later sync may forget. */
+static odm_status fail_for_good(struct odm_map *map, struct meta_slot *slot)
+{
+    note_failure(map, slot);
+    return map->error.status = ODM_E_IO;
+}
+
+/* Makes the log durable from the slot's watermark, or from `from`, up to the tail. */
+static odm_status sync_log(struct odm_map *map, struct meta_slot *slot, uint64_t from, uint64_t tail)
+{
+    if (map->store->in_memory) return ODM_OK;
     // Only then is there nothing below the tail that would read as the end of the log.
-    status = odm__map_settle(map, tail);
+    odm_status status = odm__map_settle(map, tail);
     if (status != ODM_OK) return status;
-    status = sync_segments(map, slot.watermark, tail);
-    bool failed = status == ODM_E_IO;
-    if (status == ODM_OK) {
-        struct meta_slot next = slot;
+    status = sync_segments(map, from, tail);
+    return status == ODM_E_IO ? fail_for_good(map, slot) : status;
+}
+
+static odm_status write_slot(struct odm_map *map, struct meta_slot *slot, const struct meta_slot *next)
+{
+    struct meta_slot written = *next;
+    if (odm__meta_write_slot(&map->store->meta, &written, &map->error) != ODM_OK) return fail_for_good(map, slot);
+    atomic_store_explicit(&map->store->client.file->synced_number, address_number(next->watermark),
+                          memory_order_relaxed);
+    if (next->head != slot->head) tell_head(map, next->head, false);
+    return ODM_OK;
+}
+
+static odm_status read_slot(struct odm_map *map, struct meta_slot *slot)
+{
+    odm_status status = odm__meta_read_slot(&map->store->meta, slot, &map->error);
+    if (status != ODM_OK || slot->head != 0) return status;
+    return odm__fail(&map->error, ODM_E_CORRUPT, "meta: its newer slot is lost");
+}
+
+static odm_status sync_to(struct odm_map *map, uint64_t tail, uint64_t emptied)
+{
+    if (atomic_load_explicit(&map->store->client.file->sync_failed, memory_order_acquire) != 0) {
+        return already_failed(map);
+    }
+    struct meta_slot slot;
+    odm_status status = read_slot(map, &slot);
+    bool covered = status == ODM_OK && slot.watermark >= tail;
+    if (status != ODM_OK || (covered && emptied <= slot.head)) return status;
+
+    struct meta_slot next = slot;
+    if (!covered) {
+        status = sync_log(map, &slot, slot.watermark, tail);
         next.watermark = tail;
-        status = odm__meta_write_slot(&store->meta, &next, &map->error);
-        failed = status != ODM_OK;
     }
-    if (failed) {
-        note_failure(map, &slot);
-        map->error.status = status = ODM_E_IO;
-    } else if (status == ODM_OK) {
-        atomic_store_explicit(&store->client.file->synced_number, address_number(tail), memory_order_relaxed);
+    if (emptied > slot.head) next.head = emptied;
+    return status == ODM_OK ? write_slot(map, &slot, &next) : status;
+}
+
+/* Takes the sync lock, and mends what a dead owner left: one of two slots of meta torn, or head moved without telling. */
+static odm_status sync_take(struct odm_map *map)
+{
+    struct lock_line *line = &map->store->client.file->sync;
+    bool mend;
+    odm_status status = odm__lock_take(&map->store->client, line, map->wait_ms, "the sync lock", &mend, &map->error);
+    if (status != ODM_OK) return status;
+    // Where head is told must be the newest index; it is replaced only by who holds this lock.
+    if (odm__reader_is_stale(&map->reader)) status = odm__reader_renew(&map->reader, &map->error);
+    if (status == ODM_OK && mend) {
+        struct meta_slot slot;
+        // What the dead wrote to `meta` may be in memory only, and would be believed from there.
+        if (odm__os.sync_data(map->store->meta.fd) != 0) status = odm__fail_os(&map->error, "sync", "meta");
+        if (status == ODM_OK) status = read_slot(map, &slot);
+        if (status == ODM_OK) {
+            tell_head(map, slot.head, true);
+            odm__lock_mended(line);
+        }
     }
+    if (status != ODM_OK) odm__lock_give(&map->store->client, line);
     return status;
+}
+
+static void sync_give(struct odm_map *map)
+{
+    odm__lock_give(&map->store->client, &map->store->client.file->sync);
 }
 
 odm_status odm__sync(struct odm_map *map)
 {
     odm_status status = odm__store_attach(map->store, &map->error);
-    if (status != ODM_OK || map->store->in_memory) return status;
-    struct lock_file *lock = map->store->client.file;
-    // Acquire: partner of the release that moves the tail. Taken before the lock: another's sync may cover it.
-    uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_acquire);
-    bool mend;
-    status = odm__lock_take(&map->store->client, &lock->sync, map->wait_ms, "the sync lock", &mend, &map->error);
     if (status != ODM_OK) return status;
-    // Who died here left one of two slots of meta torn, or moved head without telling: readers look again.
-    if (mend) {
-        atomic_fetch_add_explicit(&map->reader.index.header->recycled, 1, memory_order_release);
-        odm__lock_mended(&lock->sync);
-        // What it wrote to `meta` may be in memory only, and would be believed from there.
-        if (odm__os.sync_data(map->store->meta.fd) != 0) status = odm__fail_os(&map->error, "sync", "meta");
+    struct lock_file *lock = map->store->client.file;
+    // Acquire: partner of the release that stores it. Before the tail: so all that was moved out of what was emptied, and all
+    // that replaced its records, lies below the tail.
+    uint64_t emptied = atomic_load_explicit(&lock->emptied_to, memory_order_acquire);
+    // Acquire: partner of the release that moves the tail. Before the lock: another's sync may cover it.
+    uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_acquire);
+    if (map->store->in_memory && emptied <= atomic_load(&map->reader.index.header->head)) return ODM_OK;
+    status = sync_take(map);
+    if (status != ODM_OK) return status;
+    status = sync_to(map, tail, emptied);
+    sync_give(map);
+    return status;
+}
+
+odm_status odm__sync_anew(struct odm_map *map, uint64_t first)
+{
+    struct lock_file *lock = map->store->client.file;
+    odm_status status = sync_take(map);
+    if (status != ODM_OK) return status;
+    uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_acquire);
+    struct meta_slot slot;
+    status = read_slot(map, &slot);
+    if (status == ODM_OK) status = sync_log(map, &slot, first, tail);
+    if (status == ODM_OK) {
+        struct meta_slot next = slot;
+        next.head = first;
+        next.watermark = tail;
+        next.failed_boot[0] = next.failed_boot[1] = 0;
+        status = write_slot(map, &slot, &next);
     }
-    if (status == ODM_OK) status = sync_to(map, tail);
-    odm__lock_give(&map->store->client, &lock->sync);
+    // Killed before it: syncs go on failing, and odm_compact can be called again.
+    if (status == ODM_OK) atomic_store_explicit(&lock->sync_failed, 0, memory_order_release);
+    sync_give(map);
     return status;
 }
 

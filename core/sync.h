@@ -11,7 +11,12 @@
 
 #include "map.h"
 
+/* What compaction has emptied leaves the map on the way. */
 odm_status odm__sync(struct odm_map *map);
+
+/* After a failed sync, once everything live was written anew from the segment that begins at `first` on: syncs that, makes it
+ * the head, and forgets the failure. */
+odm_status odm__sync_anew(struct odm_map *map, uint64_t first);
 
 /* After a rollover: syncs if so much lies above the watermark that losing it to one bad sector would hurt. */
 void odm__sync_if_far(struct odm_map *map);

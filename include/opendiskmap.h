@@ -420,9 +420,20 @@ ODM_API odm_status odm_stat(odm_map *map, odm_statistics *statistics);
 /* Long work. progress NULL: all at once, ODM_OK when finished. Else about progress->max_ms of work a call: ODM_OK = call
  * again, ODM_DONE = finished; to cancel, do not call again. No lock is held between calls. */
 
-/* Reclaims all dead bytes and rebuilds the index at its proper size.
+/* Reclaims all dead bytes: what is live is written anew, the files it lay in go. Writers do this by themselves, a little with
+ * each write, as far as is needed to keep the log within twice the live bytes or 64 MiB above them, whichever is more; this
+ * call does the rest, for example after most entries were removed. Others may read and write meanwhile. Needs room for a
+ * segment file, and after a failed sync for all live bytes. After a failed sync it is the way back: everything is written and
+ * synced anew, then syncs can succeed again.
  *
- *   ODM_E_UNSUPPORTED in this version */
+ *   ODM_OK            progress NULL: finished; else: call again
+ *   ODM_DONE          finished
+ *   ODM_E_INVALID     progress->struct_size is not set, or progress was not zeroed before the first call
+ *   ODM_E_CORRUPT     a damaged record, which is named: it is not copied, and nothing behind it is reclaimed
+ *   ODM_E_IO          a sync failed
+ *   ODM_E_READ_ONLY   a read-only handle
+ *   ODM_E_BUSY        another process was compacting or writing for longer than wait_ms
+ *   ODM_E_NO_SPACE, ODM_E_NO_MEMORY, ODM_E_UNSUPPORTED (a map in memory, in a forked child) */
 ODM_API odm_status odm_compact(odm_map *map, odm_progress *progress, odm_error *error);
 
 /* Reads every record and checks every checksum and every slot.

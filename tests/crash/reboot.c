@@ -24,6 +24,7 @@ enum { IDS = 150, SIZE_MAX_USUAL = 700 };
 static void begin(void)
 {
     lies_begin();
+    keep_whole_log(); // Histories are read off the log.
     lie_about_syncs();
 }
 

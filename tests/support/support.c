@@ -1,6 +1,8 @@
 /* support.c - what the test files share. Contract: support.h. */
 #include "support.h"
 
+#include "compact.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -432,6 +434,11 @@ odm_error last_error_of(odm_map *map)
     odm_error error = {.struct_size = sizeof error};
     ok(odm_last_error(map, &error));
     return error;
+}
+
+void keep_whole_log(void)
+{
+    odm__test_dead_bytes_min = UINT64_MAX;
 }
 
 /* ---- processes and threads ---------------------------------------------------------------------------------------- */

@@ -95,6 +95,10 @@ odm_error last_error_of(odm_map *map);
 #define expect_message(error, part) \
     cr_assert(strstr((error).message, part) != NULL, "the message is \"%s\", without \"%s\"", (error).message, part)
 
+/* From here on this process, and its children, give no space back as they write: head stays where it is, and the log holds all
+ * that was ever written. */
+void keep_whole_log(void);
+
 /* ---- processes and threads ---------------------------------------------------------------------------------------- */
 
 /* For children made by fork: ends the process with 1 and a line on stderr unless the condition holds. */

@@ -340,6 +340,7 @@ static void replay_record(void *context, const struct record *record)
  * Method: count kinds along the chain; more segments than the number has values after its wrap from 1020 to 1024. */
 Test(log, the_chain_holds_every_write_over_rollovers_and_wraps)
 {
+    keep_whole_log();
     const char *path = temp_map_path();
     odm_map *map = open_map(path);
     put_numbers(map, 0, 300, 0);
@@ -418,6 +419,7 @@ Test(log, an_oversized_record_makes_its_own_segment)
 /* Segments grow with the log and with what was ever written, and stop where the policy says. */
 Test(log, segments_grow_with_the_log_and_with_what_was_written)
 {
+    keep_whole_log();
     odm_map *map = open_map(temp_map_path());
     uint64_t size[SPARES_MAX];
     cr_assert_geq(spare_count(map, size), SPARES_KEPT);
@@ -480,6 +482,7 @@ static int reserve_fails(int fd, off_t offset, off_t size)
  * Method: reservations that fail. */
 Test(log, a_full_disk_is_a_status_and_passes)
 {
+    keep_whole_log();
     const char *path = temp_map_path();
     odm_map *map = open_map(path, .stripes = 1);
     put_numbers(map, 0, 200, 0);

@@ -35,6 +35,7 @@ Test(stat, a_new_map)
 /* The sums follow every write. Method: a model of count, live and dead bytes beside it. */
 Test(stat, sums_follow_every_write)
 {
+    keep_whole_log();
     const char *path = temp_map_path();
     odm_map *map = open_map(path), *reader = open_map(path, .flags = ODM_READ_ONLY);
     enum { KEYS = 40 };
@@ -81,6 +82,7 @@ Test(stat, sums_follow_every_write)
 
 Test(stat, sizes_are_those_of_the_files)
 {
+    keep_whole_log();
     const char *path = temp_map_path();
     odm_map *map = open_map(path);
     put_numbers(map, 0, 1500, 0);

@@ -1,0 +1,405 @@
+/* compact.c - unit tests of compact.h: the log stays within its bound, what is live survives it, and what is damaged stops it.
+ *
+ * Method: the small geometry, in which segments have 4 KiB and the log may be 32 KiB above what is live; so everything moves
+ * within some hundred puts. The map is compared with what was put, before and after a rebuild of its index.
+ */
+#include "compact.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "map.h"
+#include "support.h"
+
+TestSuite(compact, .timeout = 120, .fini = remove_temp_directories);
+
+/* The bound that the README promises: spares are counted apart; one segment and one record above it. */
+static uint64_t bound(const odm_statistics *s)
+{
+    uint64_t slack = s->live_bytes > odm__test_dead_bytes_min ? s->live_bytes : odm__test_dead_bytes_min;
+    return s->live_bytes + slack + SEGMENT_SIZE_HOT;
+}
+
+static void expect_within_bound(odm_map *map)
+{
+    odm_statistics s = statistics_of(map);
+    cr_assert_leq(s.log_bytes, bound(&s), "live %lu, log %lu", (unsigned long)s.live_bytes, (unsigned long)s.log_bytes);
+}
+
+/* Deletes the index and opens again: what the log says. */
+static odm_map *rebuilt(odm_map *map, const char *path)
+{
+    ok(odm_close(map));
+    cr_assert_eq(unlink(path_of(path, "index")), 0);
+    return open_map(path, .flags = ODM_VERIFY_READS);
+}
+
+/* ---- as writes go on ----------------------------------------------------------------------------------------------- */
+
+/* Whatever the pattern of updates, the log stays within its bound, and every value is the last one put.
+ * Method: 40 times the live set; uniform, a hot tenth, and a window that slides. */
+Test(compact, the_log_stays_within_its_bound)
+{
+    enum { KEYS = 1500, ROUNDS = 40 };
+    for (int pattern = 0; pattern < 3; pattern++) {
+        const char *path = temp_map_path();
+        odm_map *map = open_map(path);
+        static unsigned round_of[KEYS];
+        memset(round_of, 0, sizeof round_of);
+        put_numbers(map, 0, KEYS, 0);
+        uint64_t random = 1;
+        for (unsigned i = 1; i <= KEYS * ROUNDS; i++) {
+            random = random * 6364136223846793005u + 1442695040888963407u;
+            unsigned any = (unsigned)(random >> 33);
+            unsigned number = pattern == 0 ? any % KEYS : pattern == 1 ? any % (KEYS / 10) : (i / 50 + any % 30) % KEYS;
+            put_numbers(map, number, number + 1, i);
+            round_of[number] = i;
+            if (i % 500 == 0) expect_within_bound(map);
+        }
+        odm_statistics s = statistics_of(map);
+        cr_assert_gt(s.compacted_bytes, 0);
+        cr_assert_gt(s.head, address_make(FIRST_NUMBER, SEGMENT_HEADER_SIZE));
+        cr_assert_eq(s.count, KEYS);
+        for (int again = 0; again < 2; again++) {
+            for (unsigned k = 0; k < KEYS; k++) expect_numbers(map, k, k + 1, round_of[k]);
+            if (again == 0) map = rebuilt(map, path);
+        }
+        cr_assert_eq(statistics_of(map).count, KEYS);
+        odm_close(map);
+    }
+}
+
+/* Entries that come and go leave nothing: neither their records, nor those of their removal. */
+Test(compact, removes_are_dropped_and_nothing_comes_back)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    put_numbers(map, 0, 100, 0);
+    for (unsigned i = 100; i < 20000; i++) {
+        put_numbers(map, i, i + 1, 0);
+        remove_numbers(map, i - 50, i - 49);
+        if (i % 500 == 0) expect_within_bound(map);
+    }
+    cr_assert_eq(odm_count(map), 100);
+    map = rebuilt(map, path);
+    cr_assert_eq(odm_count(map), 100);
+    expect_numbers(map, 0, 50, 0);
+    expect_no_numbers(map, 50, 19950);
+    expect_numbers(map, 19950, 20000, 0);
+    odm_close(map);
+}
+
+Test(compact, a_clear_is_dropped_and_brings_nothing_back)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    for (unsigned round = 0; round < 60; round++) {
+        put_numbers(map, 0, 300, round);
+        ok(odm_clear(map, NULL));
+        put_numbers(map, round, round + 3, round);
+    }
+    expect_within_bound(map);
+    map = rebuilt(map, path);
+    cr_assert_eq(odm_count(map), 3);
+    expect_numbers(map, 59, 62, 59);
+    odm_close(map);
+}
+
+/* In memory there is no disk to wait for. */
+Test(compact, a_map_in_memory_gives_back_too)
+{
+    odm_map *map = open_in_memory();
+    for (unsigned round = 0; round < 200; round++) put_numbers(map, 0, 100, round);
+    expect_within_bound(map);
+    expect_numbers(map, 0, 100, 199);
+    cr_assert_gt(statistics_of(map).head, address_make(FIRST_NUMBER, SEGMENT_HEADER_SIZE));
+    odm_close(map);
+}
+
+/* What a handle lent stays, whoever retires the segment, and its disk space is given back by the refresh. */
+Test(compact, slices_outlive_their_segments)
+{
+    odm_map *map = open_map(temp_map_path()), *reader;
+    put_numbers(map, 0, 200, 0);
+    ok(odm_dup(map, &reader, NULL));
+    const void *value[200];
+    size_t size[200];
+    char key[NUMBER_TEXT_SIZE], text[NUMBER_TEXT_SIZE];
+    for (unsigned i = 0; i < 200; i++) ok(odm_get(reader, key, number_key(i, key), &value[i], &size[i]));
+    for (unsigned round = 1; round < 100; round++) put_numbers(map, 0, 200, round);
+    odm_statistics s = statistics_of(map);
+    cr_assert_gt(s.head, address_make(FIRST_NUMBER + 3, SEGMENT_HEADER_SIZE));
+    expect_numbers(reader, 0, 200, 99);
+    for (unsigned i = 0; i < 200; i++) {
+        cr_assert_eq(size[i], number_value(i, 0, text));
+        cr_assert_eq(memcmp(value[i], text, size[i]), 0);
+    }
+    cr_assert_gt(statistics_of(map).unlinked_bytes, 0);
+    ok(odm_refresh(reader));
+    cr_assert_eq(statistics_of(map).unlinked_bytes, 0);
+    odm_close(reader);
+    odm_close(map);
+}
+
+/* A handle that slept while the segment numbers went once round finds every key, and nothing stale.
+ * Method: 1,100 segments, where a slot keeps a number modulo 1,024. */
+Test(compact, a_sleeper_is_not_led_astray_by_numbers_that_wrapped)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    put_numbers(map, 0, 60, 0);
+    odm_map *sleeper, *reader = open_map(path, .flags = ODM_READ_ONLY);
+    ok(odm_dup(map, &sleeper, NULL));
+    expect_numbers(sleeper, 0, 60, 0);
+    expect_numbers(reader, 0, 60, 0);
+    unsigned round = 0;
+    char key[NUMBER_TEXT_SIZE];
+    static char big[1500];
+    while (address_number(statistics_of(map).tail) < FIRST_NUMBER + 1100) {
+        round++;
+        for (unsigned i = 0; i < 60; i++) ok(odm_put(map, key, number_key(i, key), big, sizeof big));
+    }
+    put_numbers(map, 0, 60, round);
+    expect_numbers(sleeper, 0, 60, round);
+    expect_numbers(reader, 0, 60, round);
+    put_numbers(sleeper, 0, 60, round + 1);
+    expect_numbers(map, 0, 60, round + 1);
+    odm_close(reader);
+    odm_close(sleeper);
+    odm_close(map);
+}
+
+/* A walk beside compaction returns every key exactly once. */
+Test(compact, a_walk_beside_it_returns_each_key_once)
+{
+    enum { KEYS = 800 };
+    odm_map *map = open_map(temp_map_path()), *writer;
+    ok(odm_dup(map, &writer, NULL));
+    put_numbers(map, 0, KEYS, 0);
+    for (unsigned round = 1; round < 8; round++) {
+        static unsigned seen[KEYS];
+        memset(seen, 0, sizeof seen);
+        odm_iter *iter;
+        ok(odm_iter_open(map, &iter));
+        const void *key;
+        size_t size, n = 0;
+        odm_status status;
+        while ((status = odm_iter_next(iter, &key, &size, NULL, NULL)) == ODM_OK) {
+            unsigned number = (unsigned)strtoul((const char *)key + strlen("key "), NULL, 10);
+            cr_assert_lt(number, KEYS);
+            cr_assert_eq(seen[number]++, 0, "key %u came twice", number);
+            n++;
+            unsigned other = (number * 7 + 3) % KEYS;
+            for (int i = 0; i < 5; i++) put_numbers(writer, other, other + 1, round);
+        }
+        expect_status(status, ODM_DONE);
+        cr_assert_eq(n, KEYS);
+        odm_iter_close(iter);
+        ok(odm_refresh(map));
+    }
+    odm_close(writer);
+    odm_close(map);
+}
+
+/* ---- odm_compact --------------------------------------------------------------------------------------------------- */
+
+/* Nothing dead is left, nothing live is lost, versions stay, and the files of what went are gone. */
+Test(compact, compact_reclaims_all_dead_bytes)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    keep_whole_log();
+    for (unsigned round = 0; round < 5; round++) put_numbers(map, 0, 400, round);
+    remove_numbers(map, 100, 200);
+    static uint64_t version[400];
+    char key[NUMBER_TEXT_SIZE];
+    for (unsigned i = 0; i < 400; i++) (void)odm_entry_get(map, key, number_key(i, key), NULL, NULL, &version[i]);
+    cr_assert_gt(statistics_of(map).dead_bytes, 3 * statistics_of(map).live_bytes);
+
+    ok(odm_compact(map, NULL, NULL));
+    odm_statistics s = statistics_of(map);
+    cr_assert_leq(s.dead_bytes, (s.segments + 1) * SEGMENT_HEADER_SIZE);
+    cr_assert_eq(s.count, 300);
+    cr_assert_leq(file_count(path_of(path, "log")), s.segments + SPARES_MAX);
+    for (unsigned i = 0; i < 400; i++) {
+        uint64_t now;
+        (void)odm_entry_get(map, key, number_key(i, key), NULL, NULL, &now);
+        cr_assert_eq(now, version[i], "a move must not look like a change");
+    }
+    uint64_t tail = s.tail;
+    ok(odm_compact(map, NULL, NULL)); // Nothing is dead: nothing is written.
+    cr_assert_eq(statistics_of(map).tail, tail);
+    map = rebuilt(map, path);
+    cr_assert_eq(odm_count(map), 300);
+    expect_numbers(map, 0, 100, 4);
+    expect_no_numbers(map, 100, 200);
+    expect_numbers(map, 200, 400, 4);
+    odm_close(map);
+}
+
+/* In steps, with writes in between; done never falls and reaches total. */
+Test(compact, compact_goes_in_steps_beside_writers)
+{
+    odm_map *map = open_map(temp_map_path()), *writer;
+    ok(odm_dup(map, &writer, NULL));
+    keep_whole_log();
+    for (unsigned round = 0; round < 300; round++) put_numbers(map, 0, 100, round);
+    odm_progress progress = {.struct_size = sizeof progress};
+    odm_status status;
+    uint64_t done = 0;
+    unsigned steps = 0;
+    while ((status = odm_compact(map, &progress, NULL)) == ODM_OK) {
+        cr_assert_geq(progress.done, done);
+        cr_assert_leq(progress.done, progress.total);
+        done = progress.done;
+        steps++;
+        put_numbers(writer, steps % 100, steps % 100 + 1, 1000 + steps);
+    }
+    expect_status(status, ODM_DONE);
+    cr_assert_geq(steps, 2);
+    cr_assert_eq(progress.done, progress.total);
+    expect_status(odm_compact(map, &progress, NULL), ODM_DONE);
+    cr_assert_eq(odm_count(map), 100);
+    cr_assert_lt(statistics_of(map).dead_bytes, 20000);
+    odm_close(writer);
+    odm_close(map);
+}
+
+/* A record that fails its check is not given a new one that passes: compaction stops before it and says where. What lies
+ * behind it is still there. */
+Test(compact, a_damaged_record_stops_it_and_is_named)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    keep_whole_log();
+    put_numbers(map, 0, 300, 0);
+    put_numbers(map, 0, 20, 1);
+    const void *value;
+    size_t size;
+    uint64_t version;
+    ok(odm_entry_get(map, "key 100", 7, &value, &size, &version));
+    char name[SEGMENT_NAME_SIZE];
+    odm__segment_name(address_number(version), name);
+    char file[64];
+    snprintf(file, sizeof file, "log/%s", name);
+    uint64_t offset = address_offset(version);
+    flip_bits_at(path_of(path, file), offset + RECORD_HEADER_SIZE + padded(7) + 2, 4);
+
+    odm_error error = {.struct_size = sizeof error};
+    expect_status(odm_compact(map, NULL, &error), ODM_E_CORRUPT);
+    char where[64];
+    snprintf(where, sizeof where, "%s, offset %lu", name, (unsigned long)offset);
+    expect_message(error, where);
+    odm_statistics s = statistics_of(map);
+    cr_assert_eq(s.compaction_stopped_at, version);
+    cr_assert_eq(s.count, 300);
+    expect_numbers(map, 0, 20, 1);
+    expect_numbers(map, 101, 300, 0);
+    odm__test_dead_bytes_min = 8 * PAGE;
+    for (unsigned round = 0; round < 100; round++) put_numbers(map, 0, 50, round); // Puts go on, and the log grows.
+    cr_assert_eq(statistics_of(map).compaction_stopped_at, version);
+    cr_assert_eq(statistics_of(map).head, s.head);
+
+    // Once the record has gone, nothing is in the way any more.
+    ok(odm_remove(map, "key 100", 7));
+    ok(odm_compact(map, NULL, &error));
+    cr_assert_eq(statistics_of(map).compaction_stopped_at, 0);
+    cr_assert_eq(odm_count(map), 299);
+    odm_close(map);
+}
+
+/* ---- a failed sync --------------------------------------------------------------------------------------------------- */
+
+static int sync_map_fails(void *base, size_t size)
+{
+    (void)base, (void)size;
+    errno = EIO;
+    return -1;
+}
+
+/* After a failed sync odm_compact writes everything anew, and then syncs are to be believed again. Nothing goes before. */
+Test(compact, compact_is_the_way_back_from_a_failed_sync)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    for (unsigned round = 0; round < 30; round++) put_numbers(map, 0, 100, round);
+    uint64_t head = statistics_of(map).head;
+    odm__os.sync_map = sync_map_fails;
+    expect_status(odm_sync(map, NULL), ODM_E_IO);
+    odm__os.sync_map = real_os()->sync_map;
+    expect_status(odm_sync(map, NULL), ODM_E_IO);
+    cr_assert_eq(statistics_of(map).sync_failed, 1);
+    for (unsigned round = 30; round < 60; round++) put_numbers(map, 0, 100, round);
+    cr_assert_eq(statistics_of(map).head, head, "nothing is given up while nothing can be made durable");
+
+    odm__os.sync_map = sync_map_fails;
+    expect_status(odm_compact(map, NULL, NULL), ODM_E_IO);
+    cr_assert_eq(statistics_of(map).head, head);
+    odm__os.sync_map = real_os()->sync_map;
+    uint64_t tail = statistics_of(map).tail;
+    ok(odm_compact(map, NULL, NULL));
+    odm_statistics s = statistics_of(map);
+    cr_assert_eq(s.sync_failed, 0);
+    cr_assert_gt(s.head, tail, "all of it was written anew");
+    ok(odm_sync(map, NULL));
+    expect_numbers(map, 0, 100, 59);
+    map = rebuilt(map, path);
+    expect_numbers(map, 0, 100, 59);
+    ok(odm_sync(map, NULL));
+    odm_close(map);
+}
+
+/* ---- a full disk ----------------------------------------------------------------------------------------------------- */
+
+static _Atomic int64_t disk_left;
+
+static int reserve_from_disk(int fd, off_t offset, off_t size)
+{
+    if (atomic_fetch_sub(&disk_left, size) >= size) return real_os()->reserve(fd, offset, size);
+    atomic_fetch_add(&disk_left, size);
+    errno = ENOSPC;
+    return -1;
+}
+
+static int unlink_to_disk(int directory, const char *name, bool is_directory)
+{
+    struct file_identity identity = {0};
+    bool known = odm__os.identify_name(directory, name, &identity) == 0;
+    int result = real_os()->unlink(directory, name, is_directory);
+    if (result == 0 && known && !is_directory) atomic_fetch_add(&disk_left, (int64_t)identity.size);
+    return result;
+}
+
+/* On a full disk updates go on for ever, because what they make dead is given back; what is really too much is refused, and
+ * everything that was there stays.
+ * Method: a system call table that counts bytes reserved and unlinked. */
+Test(compact, updates_go_on_on_a_full_disk)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    put_numbers(map, 0, 300, 0);
+    ok(odm_compact(map, NULL, NULL));
+    odm__test_dead_bytes_min = 1024 * PAGE; // So that only the full disk makes it compact.
+    atomic_store(&disk_left, 30 * PAGE);
+    odm__os.reserve = reserve_from_disk;
+    odm__os.unlink = unlink_to_disk;
+    for (unsigned round = 1; round <= 200; round++) put_numbers(map, 0, 300, round);
+    expect_numbers(map, 0, 300, 200);
+
+    unsigned fresh = 300;
+    char key[NUMBER_TEXT_SIZE];
+    odm_status status;
+    while ((status = odm_put(map, key, number_key(fresh, key), "value", 5)) == ODM_OK) fresh++;
+    expect_status(status, ODM_E_NO_SPACE);
+    cr_assert_gt(fresh, 600);
+    cr_assert_eq(odm_count(map), fresh);
+    expect_numbers(map, 0, 300, 200);
+    // Half of it is removed: there is room again, by itself.
+    for (unsigned i = 300; i < fresh; i++) ok(odm_remove(map, key, number_key(i, key)));
+    for (unsigned round = 201; round <= 300; round++) put_numbers(map, 0, 300, round);
+    odm__os = *real_os();
+    map = rebuilt(map, path);
+    expect_numbers(map, 0, 300, 300);
+    cr_assert_eq(odm_count(map), 300);
+    odm_close(map);
+}
