@@ -174,6 +174,7 @@ static odm_status read_batch(struct odm_map *map, uint64_t at, struct candidate 
         if (state != RECORD_WHOLE || candidate->record.kind == RECORD_RESERVED) {
             return *count != 0 ? ODM_OK : stop_at(map, at); // First what stands before it.
         }
+        candidate->hash = 0;
         if (candidate->record.kind == RECORD_PUT) {
             candidate->hash = hash_key(candidate->record.key, candidate->record.key_size, map->reader.seed);
             odm__index_fetch(&map->reader.index, candidate->hash, false);
