@@ -44,6 +44,7 @@ enum { SEGMENT_SIZE_MIN = 64 * 1024, SEGMENTS_PER_LOG = 64, SEGMENT_SIZE_HOT = 1
 
 enum { CHUNK_SLOTS = 1 << CHUNK_SLOT_BITS, FIRST_CHUNK_SLOTS = 1 << FIRST_CHUNK_SLOT_BITS };
 enum { SLOT_SIZE = 8, COLD_SIZE = 4 }; // bytes
+enum { LINE_SLOTS = CACHE_LINE / SLOT_SIZE };
 /* Recorded in meta: a map of another geometry is refused. */
 #define GEOMETRY \
     ((uint32_t)(CHUNK_SLOT_BITS | FIRST_CHUNK_SLOT_BITS << 8 | COLD_HASH_BITS << 16 | SLOT_NUMBER_BITS << 24))

@@ -1,7 +1,7 @@
 /* hash.h - the hash of a key, and which bits of it mean what.
  *
  * Calls xxHash, inlined, so that the library exports nothing of it. Hash bits, from the top: stripe, directory, ...; and
- * from the bottom: home slot, tag. The seed is secret and the map's own: nobody can choose keys that collide.
+ * from the bottom: three that are not used, home line, tag. The seed is secret and the map's own: nobody can choose keys that collide.
  */
 #ifndef ODM_HASH_H
 #define ODM_HASH_H
@@ -41,10 +41,10 @@ static inline uint64_t hash_tag(uint64_t hash)
     return hash >> 12 & 0xffff;
 }
 
-/* The home slot in a chunk; a chunk bigger than the usual spreads no further. */
+/* The home in a chunk: the first slot of a line. A chunk bigger than the usual spreads no further. */
 static inline uint32_t hash_home(uint64_t hash)
 {
-    return (uint32_t)hash & (CHUNK_SLOTS - 1);
+    return (uint32_t)hash & (CHUNK_SLOTS - LINE_SLOTS);
 }
 
 /* What an index keeps of a hash beside the slot: home (CHUNK_SLOT_BITS) | top bits (COLD_HASH_BITS). */

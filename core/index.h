@@ -69,18 +69,16 @@ void odm__index_view(struct index *index, struct index_file *file, const struct 
 
 /* ---- looking up --------------------------------------------------------------------------------------------------- */
 
-/* One key's way through its chunk, a cache line of slots at a time: looking at all of a line costs less than guessing, slot by
- * slot, where in it the probe ends. */
+/* One key's way through its chunk, a cache line of slots at a time, from the first slot of its home line. Looking at all of a
+ * line costs less than guessing, slot by slot, where in it the probe ends. */
 struct probe {
     odm__u64 *slots;
     uint64_t tag; // in the low bits
     uint32_t mask;
     uint32_t line;    // first slot of the line being looked at
-    uint32_t from;    // where in it the probe begins
     uint32_t lines;   // still to be looked at, this one included
     uint32_t matches; // slots of the line that have the tag and were not returned, a bit each
 };
-enum { LINE_SLOTS = CACHE_LINE / SLOT_SIZE };
 
 // Not under ThreadSanitizer, which does not know that the lanes of such a load are atomic.
 #if defined(__SSE2__) && !defined(__SANITIZE_THREAD__)
@@ -123,52 +121,66 @@ static inline void odm__index_fetch(struct index *index, uint64_t hash, bool to_
     __builtin_prefetch((const unsigned char *)&slots[mask + 1U] + home * sizeof(odm__u32), 1);
 }
 
+#ifdef LINE_BY_SSE2
+/* A bit for each slot of a line: the sign of its lane in what `compare` makes of a pair of slots. Each slot is a lane of an
+ * aligned load, which the processor does not tear; and it loads in order. */
+#define LINE_BITS(line, compare)                                                                                    \
+    ((uint32_t)(PAIR_BITS(line, 0, compare) | PAIR_BITS(line, 1, compare) << 2 | PAIR_BITS(line, 2, compare) << 4 | \
+                PAIR_BITS(line, 3, compare) << 6))
+#define PAIR_BITS(line, i, compare) \
+    _mm_movemask_pd(_mm_castsi128_pd(compare(_mm_load_si128((const __m128i *)(const void *)(line) + (i)))))
+#endif
+
 /* Which slots of a line have a tag: a bit each. Acquire: partner of the release that stores a slot; the record and the cold
  * word were stored before it. */
 static inline uint32_t odm__line_matches(odm__u64 *line, uint64_t tag)
 {
 #ifdef LINE_BY_SSE2
-    // Each slot is a lane of an aligned load, which the processor does not tear; and it loads in order. The sign bits of the
-    // 64-bit lanes are those of the tags' lanes.
-    const __m128i *pair = (const __m128i *)(const void *)line;
     __m128i tags = _mm_set1_epi16((short)tag);
-#define PAIR_MATCHES(i) \
-    ((uint32_t)_mm_movemask_pd(_mm_castsi128_pd(_mm_cmpeq_epi16(_mm_load_si128(&pair[i]), tags))) << (2 * (i)))
-    uint32_t matches = PAIR_MATCHES(0) | PAIR_MATCHES(1) | PAIR_MATCHES(2) | PAIR_MATCHES(3);
-#undef PAIR_MATCHES
+#define HAS_TAG(pair) _mm_cmpeq_epi16(pair, tags) // the tag is the slot's highest 16 bits
+    uint32_t matches = LINE_BITS(line, HAS_TAG);
+#undef HAS_TAG
     atomic_signal_fence(memory_order_acquire);
-    return matches;
 #else
     uint32_t matches = 0;
     for (uint32_t i = 0; i < LINE_SLOTS; ++i) {
         uint64_t slot = atomic_load_explicit(&line[i], memory_order_acquire);
         matches |= (uint32_t)(slot >> SLOT_TAG_SHIFT == tag) << i;
     }
-    return matches;
 #endif
+    return matches;
 }
 
-/* Whether a slot of the line, from this one on, is empty. */
-static inline bool odm__line_has_empty(odm__u64 *line, uint32_t from)
+/* Which slots of a line are empty: a bit each. */
+static inline uint32_t odm__line_empties(odm__u64 *line)
 {
-    for (uint32_t i = from; i < LINE_SLOTS; ++i) {
-        if (atomic_load_explicit(&line[i], memory_order_acquire) == SLOT_EMPTY) return true;
+#ifdef LINE_BY_SSE2
+    __m128i zero = _mm_setzero_si128();
+#define HALVES(pair) _mm_cmpeq_epi32(pair, zero)
+#define IS_EMPTY(pair) _mm_and_si128(HALVES(pair), _mm_shuffle_epi32(HALVES(pair), _MM_SHUFFLE(2, 3, 0, 1)))
+    uint32_t empties = LINE_BITS(line, IS_EMPTY);
+#undef IS_EMPTY
+#undef HALVES
+    atomic_signal_fence(memory_order_acquire);
+#else
+    uint32_t empties = 0;
+    for (uint32_t i = 0; i < LINE_SLOTS; ++i) {
+        empties |= (uint32_t)(atomic_load_explicit(&line[i], memory_order_acquire) == SLOT_EMPTY) << i;
     }
-    return false;
+#endif
+    return empties;
 }
 
 static inline void odm__probe_start(const struct index *index, uint64_t word, uint64_t hash, struct probe *probe)
 {
     uint32_t mask = (CHUNK_SLOTS - 1U) >> word_smaller(word);
     if (__builtin_expect((word & WORD_BIG) != 0, 0)) mask = (UINT32_C(1) << word_bits(word)) - 1;
-    uint32_t home = hash_home(hash) & mask;
     probe->slots = (odm__u64 *)(void *)(index->base + word_location(word) * INDEX_UNIT);
     probe->tag = hash_tag(hash);
     probe->mask = mask;
-    probe->from = home % LINE_SLOTS;
-    probe->line = home - probe->from;
-    probe->lines = (mask + 1) / LINE_SLOTS + 1; // The home's line is looked at again at the very end, from its start.
-    probe->matches = odm__line_matches(&probe->slots[probe->line], probe->tag) >> probe->from << probe->from;
+    probe->line = hash_home(hash) & mask;
+    probe->lines = (mask + 1) / LINE_SLOTS;
+    probe->matches = odm__line_matches(&probe->slots[probe->line], probe->tag);
 }
 
 /* The next slot that has the key's tag; 0 when there is none. If probe->lines is 0 by then, no slot was empty: the index is
@@ -187,9 +199,8 @@ static inline uint64_t odm__probe_next(struct probe *probe)
             if (__builtin_expect((slot & SLOT_ADDRESS_MASK) != 0 && slot >> SLOT_TAG_SHIFT == probe->tag, 1))
                 return slot;
         }
-        if (odm__line_has_empty(&probe->slots[probe->line], probe->from)) return SLOT_EMPTY;
+        if (odm__line_empties(&probe->slots[probe->line]) != 0) return SLOT_EMPTY;
         if (--probe->lines == 0) return SLOT_EMPTY;
-        probe->from = 0;
         probe->line = (probe->line + LINE_SLOTS) & probe->mask;
         probe->matches = odm__line_matches(&probe->slots[probe->line], probe->tag);
     }

@@ -199,27 +199,34 @@ odm_status odm__reader_locate(struct reader *reader, const struct chunk *chunk, 
 {
     const uint32_t nowhere = UINT32_MAX;
     uint32_t mask = chunk->slot_count - 1;
-    uint32_t at = hash_home(hash) & mask;
+    uint32_t first = hash_home(hash) & mask; // of a line
     place->found = false;
     place->at = nowhere;
     // To the end of the probe, before a tombstone is taken: the key may lie behind it.
-    for (uint32_t i = 0; i < chunk->slot_count; ++i, at = (at + 1) & mask) {
-        uint64_t slot = atomic_load_explicit(&chunk->slots[at], memory_order_relaxed);
-        if (slot == SLOT_EMPTY) {
-            if (place->at == nowhere) place->at = at;
+    for (uint32_t seen = 0; seen < chunk->slot_count; seen += LINE_SLOTS, first = (first + LINE_SLOTS) & mask) {
+        odm__u64 *line = &chunk->slots[first];
+        uint32_t empties = odm__line_empties(line);
+        uint32_t probed = (empties & (0 - empties)) - 1; // the slots before the first empty one; all if none is
+        for (uint32_t left = odm__line_matches(line, hash_tag(hash)) & probed; left != 0; left &= left - 1) {
+            uint32_t i = (uint32_t)__builtin_ctz(left);
+            uint64_t slot = atomic_load_explicit(&line[i], memory_order_relaxed);
+            if (slot == SLOT_TOMBSTONE) continue;
+            odm_status status = odm__reader_resolve(reader, slot, &place->record, error);
+            if (status != ODM_OK) return status;
+            if (place->record.key_size != key_size || !same_bytes(place->record.key, key, key_size)) continue;
+            place->found = true;
+            place->at = first + i;
             return ODM_OK;
         }
-        if (slot == SLOT_TOMBSTONE) {
-            if (place->at == nowhere) place->at = at;
-            continue;
+        uint32_t removed = odm__line_matches(line, SLOT_TOMBSTONE >> SLOT_TAG_SHIFT) & probed;
+        for (; place->at == nowhere && removed != 0; removed &= removed - 1) {
+            uint32_t i = (uint32_t)__builtin_ctz(removed);
+            if (atomic_load_explicit(&line[i], memory_order_relaxed) == SLOT_TOMBSTONE) place->at = first + i;
         }
-        if (slot >> SLOT_TAG_SHIFT != hash_tag(hash)) continue;
-        odm_status status = odm__reader_resolve(reader, slot, &place->record, error);
-        if (status != ODM_OK) return status;
-        if (place->record.key_size != key_size || !same_bytes(place->record.key, key, key_size)) continue;
-        place->found = true;
-        place->at = at;
-        return ODM_OK;
+        if (empties != 0) {
+            if (place->at == nowhere) place->at = first + (uint32_t)__builtin_ctz(empties);
+            return ODM_OK;
+        }
     }
     return odm__fail(error, ODM_E_CORRUPT, "index: a chunk has no empty slot");
 }

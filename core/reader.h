@@ -160,11 +160,10 @@ static inline const struct record_header *odm__reader_find_at_once(struct reader
     if (__builtin_expect(location > index->limit, 0)) return NULL;
 
     uint32_t home = hash_home(hash) & (CHUNK_SLOTS - 1U) >> word_smaller(word);
-    uint32_t from = home % LINE_SLOTS;
-    odm__u64 *line = (odm__u64 *)(void *)(index->base + location * INDEX_UNIT) + (home - from);
-    uint32_t matches = odm__line_matches(line, hash_tag(hash)) >> from;
+    odm__u64 *line = (odm__u64 *)(void *)(index->base + location * INDEX_UNIT) + home;
+    uint32_t matches = odm__line_matches(line, hash_tag(hash));
     if (__builtin_expect(matches == 0, 0)) return NULL;
-    uint64_t slot = atomic_load_explicit(&line[from + (uint32_t)__builtin_ctz(matches)], memory_order_acquire);
+    uint64_t slot = atomic_load_explicit(&line[__builtin_ctz(matches)], memory_order_acquire);
     const struct record_header *record = odm__reader_match(reader, slot, key, key_size);
     return __builtin_expect(odm__reader_is_stale(reader) || reader->verify, 0) ? NULL : record;
 }

@@ -326,23 +326,24 @@ Test(index, cleaning_keeps_a_churned_index_small)
 /* A removed slot becomes empty where no probe goes on past it, together with the tombstones left of it. */
 Test(index, tombstones_are_swept_from_the_right)
 {
+    enum { HOME = LINE_SLOTS };
     make_world(1, 0);
     struct chunk chunk;
-    for (unsigned key = 0; key < 6; key++) insert(key, UINT64_C(1) << 20 | key << 14 | 5); // All of home 5.
+    for (unsigned key = 0; key < 6; key++) insert(key, UINT64_C(1) << 20 | key << 14 | HOME); // All of one home.
     ok(odm__index_chunk(&world.index, world.hash[0], &chunk, NULL));
     cr_assert_eq(atomic_load(chunk.used), 6);
     take_away(2);
     take_away(1);
     take_away(4);
     for (int i = 1; i < 5; i++) {
-        cr_assert_eq(atomic_load(&chunk.slots[5 + i]) == SLOT_TOMBSTONE, i != 3);
+        cr_assert_eq(atomic_load(&chunk.slots[HOME + i]) == SLOT_TOMBSTONE, i != 3);
     }
     cr_assert_eq(atomic_load(chunk.used), 6);
     check_world(6);
     take_away(5); // Sweeps itself and 4.
-    cr_assert_eq(atomic_load(&chunk.slots[10]), SLOT_EMPTY);
-    cr_assert_eq(atomic_load(&chunk.slots[9]), SLOT_EMPTY);
-    cr_assert_neq(atomic_load(&chunk.slots[8]), SLOT_EMPTY);
+    cr_assert_eq(atomic_load(&chunk.slots[HOME + 5]), SLOT_EMPTY);
+    cr_assert_eq(atomic_load(&chunk.slots[HOME + 4]), SLOT_EMPTY);
+    cr_assert_neq(atomic_load(&chunk.slots[HOME + 3]), SLOT_EMPTY);
     cr_assert_eq(atomic_load(chunk.used), 4);
     take_away(3); // Sweeps itself, 2 and 1.
     cr_assert_eq(atomic_load(chunk.used), 1);
@@ -354,13 +355,14 @@ Test(index, tombstones_are_swept_from_the_right)
 
 Test(index, probes_wrap_around_the_end_of_a_chunk)
 {
+    enum { COUNT = LINE_SLOTS + 4 }; // all of the last line, so that four of them go to the first one
     make_world(1, 0);
-    for (unsigned key = 0; key < 8; key++) insert(key, (uint64_t)key << 14 | (FIRST_CHUNK_SLOTS - 2));
-    check_world(8);
-    for (unsigned key = 0; key < 8; key += 2) take_away(key);
-    check_world(8);
-    for (unsigned key = 1; key < 8; key += 2) take_away(key);
-    check_world(8);
+    for (unsigned key = 0; key < COUNT; key++) insert(key, (uint64_t)key << 14 | (FIRST_CHUNK_SLOTS - LINE_SLOTS));
+    check_world(COUNT);
+    for (unsigned key = 0; key < COUNT; key += 2) take_away(key);
+    check_world(COUNT);
+    for (unsigned key = 1; key < COUNT; key += 2) take_away(key);
+    check_world(COUNT);
     struct chunk chunk;
     ok(odm__index_chunk(&world.index, 0, &chunk, NULL));
     cr_assert_eq(atomic_load(chunk.used), 0, "not all was swept");
