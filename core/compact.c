@@ -225,7 +225,7 @@ static odm_status look_through(struct odm_map *map, uint64_t limit)
             continue;
         }
         struct candidate batch[BATCH];
-        unsigned count;
+        unsigned count = 0;
         status = read_batch(map, at, batch, &count);
         for (unsigned i = 0; status == ODM_OK && i < count; ++i) {
             status = judge(map, &batch[i]);

@@ -20,6 +20,9 @@ extern uint64_t odm__test_hash_mask; // ANDed to every hash: a test makes keys c
 #define TEST_HASH_MASK UINT64_MAX
 #endif
 
+/* Keys up to this are hashed without a loop or a call. */
+enum { HASH_SHORT_MAX = 16 };
+
 static inline uint64_t hash_key(const void *key, size_t key_size, uint64_t seed)
 {
     return XXH3_64bits_withSeed(key, key_size, seed) & TEST_HASH_MASK;

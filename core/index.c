@@ -194,7 +194,9 @@ void odm__index_view(struct index *index, struct index_file *file, const struct 
     index->wait_ms = wait_ms;
     // Until a root was read: words that lie beyond every limit. A damaged index may say that a root is 0.
     static odm__u64 nowhere[2] = {UINT64_MAX, UINT64_MAX};
-    for (unsigned i = 0; i < ODM_STRIPES_MAX; ++i) index->roots[i] = (struct root_cache){0, nowhere, 1, 63};
+    for (unsigned i = 0; i < fixed->stripes; ++i) {
+        index->roots[i] = (struct root_cache){.at = &index->stripes[i].root, .words = nowhere, .shift = 63, .depth = 1};
+    }
 }
 
 /* ---- looking up --------------------------------------------------------------------------------------------------- */
@@ -218,6 +220,20 @@ static odm_status limit_refresh(struct index *index, odm_error *error)
     return ODM_OK;
 }
 
+/* A root that is known to be sane, as it is cached. */
+static struct root_cache root_view(const struct index *index, const odm__u64 *at, uint64_t root)
+{
+    unsigned depth = root_depth(root);
+    return (struct root_cache){
+        .at = at,
+        .root = root,
+        .words = (odm__u64 *)(void *)(index->base + root_location(root) * INDEX_UNIT),
+        .mask = (UINT32_C(1) << depth) - 1,
+        .shift = (uint8_t)(64 - index->stripe_bits - depth),
+        .depth = (uint8_t)depth,
+    };
+}
+
 static odm_status root_refresh(struct index *index, uint32_t stripe, odm_error *error)
 {
     struct root_cache *cache = &index->roots[stripe];
@@ -231,10 +247,7 @@ static odm_status root_refresh(struct index *index, uint32_t stripe, odm_error *
         sane = root_location(root) + directory_units(depth) <= index->limit;
     }
     if (!sane) return odm__fail(error, ODM_E_CORRUPT, "index: the root of stripe %u is %" PRIx64, stripe, root);
-    cache->words = (odm__u64 *)(void *)(index->base + root_location(root) * INDEX_UNIT);
-    cache->depth = depth;
-    cache->shift = 64 - depth;
-    cache->root = root;
+    *cache = root_view(index, cache->at, root);
     return ODM_OK;
 }
 
@@ -597,12 +610,7 @@ static odm_status directory_double(struct index *index, uint32_t stripe_number, 
     if (root_location(root) == 0 || root_location(root) + directory_units(depth) > index->limit) {
         return odm__fail(error, ODM_E_CORRUPT, "index: a spare directory is %" PRIx64, root);
     }
-    struct root_cache doubled = {
-        .root = root,
-        .words = (odm__u64 *)(void *)(index->base + root_location(root) * INDEX_UNIT),
-        .depth = depth,
-        .shift = 64 - depth,
-    };
+    struct root_cache doubled = root_view(index, cache->at, root);
     odm__u32 *used = directory_used(&doubled);
     for (uint64_t i = 0; i < UINT64_C(1) << cache->depth; ++i) {
         uint64_t word = atomic_load_explicit(&cache->words[i], memory_order_relaxed);

@@ -47,10 +47,12 @@ struct index {
     uint32_t wait_ms;
     unsigned stripe_shift; // of a hash's top 6 bits
     struct root_cache {
-        uint64_t root;
+        const odm__u64 *at; // the root itself
+        uint64_t root;      // as last seen, and what follows from it
         odm__u64 *words;
-        unsigned depth;
-        unsigned shift; // from a hash without its stripe to the index of a word
+        uint32_t mask;
+        uint8_t shift; // a hash shifted right by this, masked: the index of its word
+        uint8_t depth;
     } roots[ODM_STRIPES_MAX];
 };
 
@@ -90,18 +92,21 @@ struct probe {
  * unlikely half of odm__index_seek. */
 odm_status odm__index_seek_slowly(struct index *index, uint64_t hash, uint64_t *word, odm_error *error);
 
+/* The directory word for a hash, if the root is as last seen; else one that lies beyond every limit. */
+static inline uint64_t odm__index_word_at_once(const struct index *index, uint64_t hash)
+{
+    const struct root_cache *cache = &index->roots[hash >> 58 >> index->stripe_shift];
+    // Acquire: partner of the release that stores a doubled directory.
+    if (__builtin_expect(atomic_load_explicit(cache->at, memory_order_acquire) != cache->root, 0)) return UINT64_MAX;
+    // Acquire: partner of the release in change_apply.
+    return atomic_load_explicit(&cache->words[hash >> cache->shift & cache->mask], memory_order_acquire);
+}
+
 /* The directory word for a hash. */
 static inline odm_status odm__index_word(struct index *index, uint64_t hash, uint64_t *word, odm_error *error)
 {
-    uint32_t stripe = (uint32_t)(hash >> 58 >> index->stripe_shift);
-    const struct root_cache *cache = &index->roots[stripe];
-    // Acquire: partner of the release that stores a doubled directory.
-    uint64_t root = atomic_load_explicit(&index->stripes[stripe].root, memory_order_acquire);
-    if (__builtin_expect(root == cache->root, 1)) {
-        // Acquire: partner of the release in change_apply.
-        *word = atomic_load_explicit(&cache->words[hash << index->stripe_bits >> cache->shift], memory_order_acquire);
-        if (__builtin_expect(*word >> WORD_LOCATION_SHIFT <= index->limit, 1)) return ODM_OK;
-    }
+    *word = odm__index_word_at_once(index, hash);
+    if (__builtin_expect(*word >> WORD_LOCATION_SHIFT <= index->limit, 1)) return ODM_OK;
     return odm__index_seek_slowly(index, hash, word, error);
 }
 
@@ -122,13 +127,22 @@ static inline void odm__index_fetch(struct index *index, uint64_t hash, bool to_
 }
 
 #ifdef LINE_BY_SSE2
-/* A bit for each slot of a line: the sign of its lane in what `compare` makes of a pair of slots. Each slot is a lane of an
- * aligned load, which the processor does not tear; and it loads in order. */
-#define LINE_BITS(line, compare)                                                                                    \
-    ((uint32_t)(PAIR_BITS(line, 0, compare) | PAIR_BITS(line, 1, compare) << 2 | PAIR_BITS(line, 2, compare) << 4 | \
-                PAIR_BITS(line, 3, compare) << 6))
-#define PAIR_BITS(line, i, compare) \
-    _mm_movemask_pd(_mm_castsi128_pd(compare(_mm_load_si128((const __m128i *)(const void *)(line) + (i)))))
+/* Slots of a line, a pair in each. A slot is a lane of an aligned load, which the processor does not tear; and it loads in
+ * order. */
+static inline __m128i line_pair(const odm__u64 *line, int i)
+{
+    return _mm_load_si128((const __m128i *)(const void *)line + i);
+}
+
+/* A bit for each slot of a line: the sign of its lane in one of four pairs. Packing keeps signs. */
+static inline uint32_t line_bits(__m128i a, __m128i b, __m128i c, __m128i d)
+{
+#define HIGH_HALVES(x, y) \
+    _mm_castps_si128(_mm_shuffle_ps(_mm_castsi128_ps(x), _mm_castsi128_ps(y), _MM_SHUFFLE(3, 1, 3, 1)))
+    __m128i words = _mm_packs_epi32(HIGH_HALVES(a, b), HIGH_HALVES(c, d));
+#undef HIGH_HALVES
+    return (uint32_t)_mm_movemask_epi8(_mm_packs_epi16(words, _mm_setzero_si128()));
+}
 #endif
 
 /* Which slots of a line have a tag: a bit each. Acquire: partner of the release that stores a slot; the record and the cold
@@ -137,9 +151,9 @@ static inline uint32_t odm__line_matches(odm__u64 *line, uint64_t tag)
 {
 #ifdef LINE_BY_SSE2
     __m128i tags = _mm_set1_epi16((short)tag);
-#define HAS_TAG(pair) _mm_cmpeq_epi16(pair, tags) // the tag is the slot's highest 16 bits
-    uint32_t matches = LINE_BITS(line, HAS_TAG);
-#undef HAS_TAG
+#define HAVE_TAG(i) _mm_cmpeq_epi16(line_pair(line, i), tags) // A slot's highest 16 bits are its tag.
+    uint32_t matches = line_bits(HAVE_TAG(0), HAVE_TAG(1), HAVE_TAG(2), HAVE_TAG(3));
+#undef HAVE_TAG
     atomic_signal_fence(memory_order_acquire);
 #else
     uint32_t matches = 0;
@@ -156,11 +170,11 @@ static inline uint32_t odm__line_empties(odm__u64 *line)
 {
 #ifdef LINE_BY_SSE2
     __m128i zero = _mm_setzero_si128();
-#define HALVES(pair) _mm_cmpeq_epi32(pair, zero)
-#define IS_EMPTY(pair) _mm_and_si128(HALVES(pair), _mm_shuffle_epi32(HALVES(pair), _MM_SHUFFLE(2, 3, 0, 1)))
-    uint32_t empties = LINE_BITS(line, IS_EMPTY);
-#undef IS_EMPTY
-#undef HALVES
+#define ZEROS(i) _mm_cmpeq_epi32(line_pair(line, i), zero)
+#define ARE_EMPTY(i) _mm_and_si128(ZEROS(i), _mm_slli_epi64(ZEROS(i), 32)) // Both halves of the slot are zero.
+    uint32_t empties = line_bits(ARE_EMPTY(0), ARE_EMPTY(1), ARE_EMPTY(2), ARE_EMPTY(3));
+#undef ARE_EMPTY
+#undef ZEROS
     atomic_signal_fence(memory_order_acquire);
 #else
     uint32_t empties = 0;

@@ -150,12 +150,8 @@ static inline const struct record_header *odm__reader_match(const struct reader 
 static inline const struct record_header *odm__reader_find_at_once(struct reader *reader, const void *key,
                                                                    size_t key_size, uint64_t hash)
 {
-    struct index *index = &reader->index;
-    uint32_t stripe = (uint32_t)(hash >> 58 >> index->stripe_shift);
-    const struct root_cache *cache = &index->roots[stripe];
-    if (atomic_load_explicit(&index->stripes[stripe].root, memory_order_acquire) != cache->root) return NULL;
-    uint64_t word =
-        atomic_load_explicit(&cache->words[hash << index->stripe_bits >> cache->shift], memory_order_acquire);
+    const struct index *index = &reader->index;
+    uint64_t word = odm__index_word_at_once(index, hash);
     uint64_t location = word >> WORD_LOCATION_SHIFT; // That of a big chunk is beyond the limit.
     if (__builtin_expect(location > index->limit, 0)) return NULL;
 
