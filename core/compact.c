@@ -217,6 +217,7 @@ static odm_status look_through(struct odm_map *map, uint64_t limit)
     while (compaction->credit > 0 && address_number(at) < limit) {
         odm_status status = enter(map, address_number(at), tail);
         if (status != ODM_OK) return status;
+        if (at > compaction->end) return stop_at(map, at); // A record reached into where the log had left the segment.
         if (at == compaction->end) {
             at = compaction->next;
             atomic_store_explicit(&lock->compacted_to, at, memory_order_relaxed);
@@ -235,7 +236,6 @@ static odm_status look_through(struct odm_map *map, uint64_t limit)
             // Killed before it: the record is judged again, and is dead by then.
             atomic_store_explicit(&lock->compacted_to, at, memory_order_relaxed);
         }
-        if (status == ODM_OK && at > compaction->end) status = stop_at(map, batch[count - 1].record.address);
         if (status != ODM_OK) return status;
     }
     return ODM_OK;
