@@ -57,9 +57,9 @@ static void fetch_group(struct reader *reader, const struct keys *keys, size_t f
         lookup->slot = odm__probe_next(&probe);
         const struct segment_view *view = &reader->views[slot_number(lookup->slot)];
         // Where nothing is mapped base is NULL; a prefetch from anywhere does no harm.
-        const unsigned char *record = view->base + slot_offset(lookup->slot);
-        __builtin_prefetch(record);
-        __builtin_prefetch(record + CACHE_LINE);
+        uintptr_t record = (uintptr_t)view->base + slot_offset(lookup->slot);
+        __builtin_prefetch((const void *)record);
+        __builtin_prefetch((const void *)(record + CACHE_LINE));
     }
 }
 
