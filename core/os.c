@@ -25,7 +25,47 @@
 
 static int os_open(int directory, const char *name, int flags, mode_t mode)
 {
-    return openat(directory, name, flags | O_CLOEXEC, mode);
+    int fd;
+    do {
+        fd = openat(directory, name, flags | O_CLOEXEC, mode);
+    } while (fd < 0 && errno == EINTR);
+    return fd;
+}
+
+/* All of it, or up to the end of the file. */
+static ssize_t os_read_at(int fd, void *buffer, size_t size, off_t offset)
+{
+    size_t done = 0;
+    while (done < size) {
+        ssize_t read = pread(fd, (unsigned char *)buffer + done, size - done, offset + (off_t)done);
+        if (read < 0 && errno == EINTR) continue;
+        if (read < 0) return -1;
+        if (read == 0) break;
+        done += (size_t)read;
+    }
+    return (ssize_t)done;
+}
+
+/* All of it, or as much as there is room for. */
+static ssize_t os_write_at(int fd, const void *buffer, size_t size, off_t offset)
+{
+    size_t done = 0;
+    while (done < size) {
+        ssize_t written = pwrite(fd, (const unsigned char *)buffer + done, size - done, offset + (off_t)done);
+        if (written < 0 && errno == EINTR) continue;
+        if (written <= 0) return done == 0 ? written : (ssize_t)done;
+        done += (size_t)written;
+    }
+    return (ssize_t)done;
+}
+
+static int os_truncate(int fd, off_t size)
+{
+    int result;
+    do {
+        result = ftruncate(fd, size);
+    } while (result != 0 && errno == EINTR);
+    return result;
 }
 
 static int os_memory_file(const char *name)
@@ -226,10 +266,10 @@ struct odm__os odm__os = {
     .identify = os_identify,
     .identify_name = identify_at,
     .file_system = os_file_system,
-    .read_at = pread,
-    .write_at = pwrite,
+    .read_at = os_read_at,
+    .write_at = os_write_at,
     .reserve = os_reserve,
-    .truncate = ftruncate,
+    .truncate = os_truncate,
     .file_size_limit = os_file_size_limit,
     .sync_data = fdatasync,
     .sync_directory = fsync,

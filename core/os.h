@@ -1,7 +1,8 @@
 /* os.h - the table through which every system call on files, memory and time goes.
  *
  * A test replaces entries: to fail the n-th call, to pretend another boot, to record what was synced. Each entry behaves as
- * the call it is named after (-1 and errno, or MAP_FAILED). The table is set up at load time and only tests write it.
+ * the call it is named after (-1 and errno, or MAP_FAILED), but that a signal does not interrupt those on files, and reads
+ * and writes go on until they are done or can not. The table is set up at load time and only tests write it.
  */
 #ifndef ODM_OS_H
 #define ODM_OS_H
