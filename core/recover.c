@@ -598,22 +598,24 @@ static odm_status discard_index_new(const struct store *store, odm_error *error)
     return odm__file_unlink(&store->directory, INDEX_NEW_NAME, error);
 }
 
-/* Takes back what this open has made of a map that can not be made: nothing was ever written to it. */
+/* Takes back what this open has made of a map that can not be made: nothing was ever written to it. `meta` goes last, and only
+ * if all else could go: a directory that has files of a map without it would be a damaged one. */
 static void unmake(struct store *store)
 {
-    struct chain chain;
-    if (odm__log_chain(&store->log, 0, &chain, NULL) == ODM_OK) {
-        for (size_t i = 0; i < chain.count; ++i) {
-            char name[SEGMENT_NAME_SIZE];
-            odm__segment_name(chain.links[i].number, name);
-            (void)odm__file_unlink(&store->log.directory, name, NULL);
-        }
-        odm__chain_free(&chain);
-    }
     static const char *const names[] = {INDEX_NAME, LOCK_NEW_NAME, LOCK_NAME, "meta"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; ++i)
-        (void)odm__file_unlink(&store->directory, names[i], NULL);
-    if (!store->in_memory) (void)odm__os.unlink(store->directory.fd, "log", true);
+    struct chain chain;
+    odm_status status = odm__log_chain(&store->log, 0, &chain, NULL);
+    if (status != ODM_OK) return;
+    for (size_t i = 0; status == ODM_OK && i < chain.count; ++i) {
+        char name[SEGMENT_NAME_SIZE];
+        odm__segment_name(chain.links[i].number, name);
+        status = odm__file_unlink(&store->log.directory, name, NULL);
+    }
+    odm__chain_free(&chain);
+    for (size_t i = 0; status == ODM_OK && i < sizeof names / sizeof names[0]; ++i) {
+        status = odm__file_unlink(&store->directory, names[i], NULL);
+    }
+    if (status == ODM_OK && !store->in_memory) (void)odm__os.unlink(store->directory.fd, "log", true);
 }
 
 /* The kernel may have dropped what could not be written, and answer the next sync with a false success: the next opener of
