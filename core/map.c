@@ -298,7 +298,11 @@ static odm_status clear_locked(struct odm_map *map)
 {
     uint32_t stripes = map->store->meta.fixed.stripes;
     struct append append = {.kind = RECORD_CLEAR, .class = APPEND_REMOVE, .stripe = 0, .stripe_count = stripes};
-    odm_status status = odm__log_reserve(&map->writer, map->reader.head, &append, &map->error);
+    // All of the index is looked at first: what is damaged or can not be asked for must show before the record is whole.
+    struct index_totals totals;
+    odm_status status = odm__index_totals(&map->reader.index, true, &totals, &map->error);
+    if (status != ODM_OK) return status;
+    status = odm__log_reserve(&map->writer, map->reader.head, &append, &map->error);
     if (status != ODM_OK) return status;
     odm__log_complete(map->writer.log, &append, NULL, NULL);
     // From here on it has happened: who mends a stripe that was not reached goes by the record.
