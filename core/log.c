@@ -675,12 +675,22 @@ odm_status odm__log_make_spare(struct log *log, uint64_t number, uint64_t positi
     odm__segment_name(number, name);
     int fd;
     odm_status status = odm__file_create(&log->directory, name, size, &fd, error);
-    if (status == ODM_EXISTS) return odm__fail(error, ODM_E_CORRUPT, "log/%s exists before it was made", name);
     if (status != ODM_OK) return status;
     populate(log, fd, size);
     odm__os.close(fd);
     *spare = number << 20 | size / PAGE;
     return ODM_OK;
+}
+
+static odm_status number_take(struct lock_file *lock, uint64_t head, uint64_t *number, odm_error *error)
+{
+    // Asked before one is taken: who fails for want of numbers must not use them up.
+    *number = atomic_load_explicit(&lock->next_number, memory_order_relaxed);
+    if (*number - address_number(head) < SEGMENT_SPAN_MAX) {
+        *number = atomic_fetch_add_explicit(&lock->next_number, 1, memory_order_relaxed);
+    }
+    if (*number - address_number(head) < SEGMENT_SPAN_MAX && *number <= SEGMENT_NUMBER_MAX) return ODM_OK;
+    return odm__fail(error, ODM_E_NO_SPACE, "the log has %" PRIu64 " segments: compact the map", SEGMENT_SPAN_MAX);
 }
 
 /* Makes one spare with room for a record of this size. The append lock is not held. */
@@ -689,28 +699,23 @@ static odm_status spare_make(struct log_writer *writer, uint64_t head, uint64_t 
     struct log *log = writer->log;
     struct lock_file *lock = log->lock;
     uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_acquire);
-    // Asked before one is taken: who fails for want of numbers must not use them up.
-    uint64_t number = atomic_load_explicit(&lock->next_number, memory_order_relaxed);
-    if (number - address_number(head) < SEGMENT_SPAN_MAX) {
-        number = atomic_fetch_add_explicit(&lock->next_number, 1, memory_order_relaxed);
-    }
-    if (number - address_number(head) >= SEGMENT_SPAN_MAX || number > SEGMENT_NUMBER_MAX) {
-        return odm__fail(error, ODM_E_NO_SPACE, "the log has %" PRIu64 " segments: compact the map", SEGMENT_SPAN_MAX);
-    }
     uint64_t log_bytes = odm__log_bytes(log, head, tail);
     uint64_t position =
         writer->tail != NULL ? odm__segment_position(writer->tail, address_make(writer->tail->number, 0)) : 0;
 
-    uint64_t word;
-    odm_status status = odm__log_make_spare(log, number, position, log_bytes, record_bytes, &word, error);
+    uint64_t word, number;
+    odm_status status;
+    do { // A file that has the name already was made by somebody who failed, and could not even unlink it.
+        status = number_take(lock, head, &number, error);
+        if (status != ODM_OK) return status;
+        status = odm__log_make_spare(log, number, position, log_bytes, record_bytes, &word, error);
+    } while (status == ODM_EXISTS);
     if (status == ODM_E_NO_SPACE) atomic_store_explicit(&lock->no_space, 1, memory_order_relaxed);
     if (status != ODM_OK) {
-        // Nobody has seen the number: it is given back if it is still the last, or a full disk would use all of them up. But
-        // not if a file has that name: then the next number is tried the next time.
+        // Nobody has seen the number: it is given back if it is still the last, or a full disk would use all of them up.
         uint64_t after = number + 1;
-        if (status != ODM_E_CORRUPT)
-            (void)atomic_compare_exchange_strong_explicit(&lock->next_number, &after, number, memory_order_relaxed,
-                                                          memory_order_relaxed);
+        (void)atomic_compare_exchange_strong_explicit(&lock->next_number, &after, number, memory_order_relaxed,
+                                                      memory_order_relaxed);
         return status;
     }
 
