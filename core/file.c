@@ -378,6 +378,7 @@ odm_status odm__file_map(int fd, uint64_t size, uint64_t guard_size, bool writab
 void odm__file_unmap(void *base, uint64_t size)
 {
     int result = odm__os.unmap(base, size);
-    assert(result == 0);
+    // A process at its limit of mappings may not even give one up if a neighbour has grown together with it. Addresses are lost.
+    assert(result == 0 || errno == ENOMEM);
     (void)result;
 }
