@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "close.h"
 #include "compact.h"
 #include "map.h"
 #include "os.h"
@@ -137,8 +138,9 @@ odm_status odm_close(odm_map *map)
     if (map == NULL) return ODM_OK;
     odm__walk_orphan(map);
     odm__compact_close(map);
+    odm_status status = odm__close_stamp(map);
     odm__map_close(map);
-    return ODM_OK;
+    return status;
 }
 
 /* Passes on a status, and its detail to the caller's odm_error. */
@@ -335,7 +337,7 @@ static bool lock_file_look(const struct store *store, struct lock_file *copy)
         return true;
     }
     int fd;
-    if (store->private_index || odm__file_open(&store->directory, "lock", false, &fd, NULL) != ODM_OK) return false;
+    if (!store->lock_is_current || odm__file_open(&store->directory, "lock", false, &fd, NULL) != ODM_OK) return false;
     bool read = odm__os.read_at(fd, copy, sizeof *copy, 0) == (ssize_t)sizeof *copy;
     odm__os.close(fd);
     return read;

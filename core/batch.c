@@ -191,7 +191,7 @@ odm_status odm_write_many(odm_map *map, size_t *n, const uint8_t *ops, const voi
     struct batch batch = {*n, {keys, key_ends}, values, value_ends, ops};
     *n = 0;
     odm_status status = check_batch(map, &batch);
-    if (status == ODM_OK && batch.count != 0) status = odm__store_attach(map->store, &map->error);
+    if (status == ODM_OK && batch.count != 0) status = odm__store_begin_writing(map->store, map->wait_ms, &map->error);
     if (status != ODM_OK) return status;
 
     struct lookup lookups[GROUP];

@@ -36,10 +36,12 @@ enum { CACHE_LINE = 64, PAGE = 4096 };
 enum { CHUNK_SLOT_BITS = 6, FIRST_CHUNK_SLOT_BITS = 4, COLD_HASH_BITS = 8 };
 enum { SLOT_NUMBER_BITS = 10, FIRST_NUMBER = 1020 }; // The number wraps with the fourth segment.
 enum { SEGMENT_SIZE_MIN = PAGE, SEGMENTS_PER_LOG = 32, SEGMENT_SIZE_HOT = 4 * PAGE };
+enum { STAMP_LOG_BYTES_MIN = 1024 * 1024 };
 #else
 enum { CHUNK_SLOT_BITS = 12, FIRST_CHUNK_SLOT_BITS = 8, COLD_HASH_BITS = 20 };
 enum { SLOT_NUMBER_BITS = 16, FIRST_NUMBER = 1 };
 enum { SEGMENT_SIZE_MIN = 64 * 1024, SEGMENTS_PER_LOG = 64, SEGMENT_SIZE_HOT = 1024 * 1024 };
+enum { STAMP_LOG_BYTES_MIN = 64 * 1024 * 1024 }; // a longer log is worth a stamp when the map is closed
 #endif
 
 enum { CHUNK_SLOTS = 1 << CHUNK_SLOT_BITS, FIRST_CHUNK_SLOTS = 1 << FIRST_CHUNK_SLOT_BITS };
@@ -251,7 +253,7 @@ struct index_header {
     uint64_t recovery_records;
     uint64_t recovery_bytes_cut;
     uint64_t recovery_from;
-    uint64_t stamp[2];
+    odm__u64 stamp[2]; // the last 16 bytes of the file repeat it
     uint64_t reserved[5];
     odm__u64 size; // bytes that are backed by the disk; under the grow lock
     odm__u64 next; // first free unit of 64 bytes

@@ -171,6 +171,16 @@ odm_status odm__map_settle(struct odm_map *map, uint64_t address)
     return ODM_OK;
 }
 
+odm_status odm__map_mend(struct odm_map *map)
+{
+    odm_status status = odm__log_settle_tail(&map->writer, &map->error);
+    for (uint32_t i = 0; status == ODM_OK && i < map->store->meta.fixed.stripes; ++i) {
+        status = stripe_take(map, i);
+        if (status == ODM_OK) stripe_give(map, i);
+    }
+    return status;
+}
+
 /* ---- writing one key ---------------------------------------------------------------------------------------------- */
 
 /* Finds the key, and checks the condition. ODM_OK: go on. */
@@ -241,7 +251,7 @@ static odm_status write_locked(struct odm_map *map, const struct write *write, u
 
 odm_status odm__map_write(struct odm_map *map, const struct write *write)
 {
-    odm_status status = odm__store_attach(map->store, &map->error);
+    odm_status status = odm__store_begin_writing(map->store, map->wait_ms, &map->error);
     if (status != ODM_OK) return status;
     uint64_t hash = hash_key(write->key, write->key_size, map->reader.seed);
     uint32_t number = hash_stripe(hash, map->reader.index.stripe_bits);
@@ -321,7 +331,7 @@ static odm_status clear_locked(struct odm_map *map)
 
 odm_status odm__map_clear(struct odm_map *map)
 {
-    odm_status status = odm__store_attach(map->store, &map->error);
+    odm_status status = odm__store_begin_writing(map->store, map->wait_ms, &map->error);
     uint32_t taken = 0;
     while (status == ODM_OK && taken < map->store->meta.fixed.stripes) {
         status = stripe_take(map, taken);

@@ -70,4 +70,7 @@ odm_status odm__map_settle(struct odm_map *map, uint64_t address);
  * tail's segment, and its bytes stay mapped during the call. */
 odm_status odm__map_move(struct odm_map *map, const struct record *record, uint64_t hash);
 
+/* Takes and gives back every lock, so that whatever the dead have left in the log's tail and in the stripes is mended. */
+odm_status odm__map_mend(struct odm_map *map);
+
 #endif

@@ -10,6 +10,7 @@
 #include "checksum.h"
 #include "os.h"
 #include "reader.h"
+#include "stamp.h"
 #include "status.h"
 
 #define INDEX_NAME "index"
@@ -93,6 +94,7 @@ struct found_files {
     struct lock_file *lock; // mapped writable, or read into memory
     bool trusted;           // the index is what the log says, and the lock file goes with it
     bool same_place;        // the lock file's tail and intents are worth a look
+    bool same_files;        // index and lock are the files they were made as, and no copy
 };
 
 static void found_close(struct found_files *found, bool writable)
@@ -155,6 +157,7 @@ static odm_status find_files(const struct store *store, bool attached, struct fo
     }
     const struct marks *then = &found->lock->marks;
     bool same = found->index != NULL && same_files(then, &now);
+    found->same_files = same;
     // Who is attached lives in this boot, even where that has no name.
     bool boot_may_be_same = same_boot(then, &now) || !boot_is_known(then) || !boot_is_known(&now);
     found->trusted = same && (attached ? boot_may_be_same
@@ -511,6 +514,20 @@ static odm_status fill_reserved(struct rebuild *rebuild, odm_error *error)
     return ODM_OK;
 }
 
+/* Removes the files that are no part of the log: behind its end, spares, or left by a rebuild that was killed. */
+static odm_status remove_others(const struct rebuild *rebuild, odm_error *error)
+{
+    const struct log *log = &rebuild->store->log;
+    odm_status status = ODM_OK;
+    for (size_t i = 0; status == ODM_OK && i < rebuild->chain.count; ++i) {
+        if (rebuild->chain.links[i].in_log) continue;
+        char name[SEGMENT_NAME_SIZE];
+        odm__segment_name(rebuild->chain.links[i].number, name);
+        status = odm__file_unlink(&log->directory, name, error);
+    }
+    return status == ODM_OK ? odm__directory_sync(&log->directory, error) : status;
+}
+
 /* Makes what was kept durable, ends it with a new segment, and removes what lies behind. */
 static odm_status seal_log(struct rebuild *rebuild, uint64_t *tail, odm_error *error)
 {
@@ -536,16 +553,17 @@ static odm_status seal_log(struct rebuild *rebuild, uint64_t *tail, odm_error *e
     if (status == ODM_OK) status = odm__log_begin(log, number, rebuild->end, rebuild->position, log_bytes, error);
     if (status != ODM_OK) return status;
     *tail = address_make(number, SEGMENT_HEADER_SIZE);
+    return remove_others(rebuild, error);
+}
 
-    for (size_t i = 0; status == ODM_OK && i < rebuild->chain.count; ++i) {
-        // Behind the end, or left by a rebuild that was killed.
-        uint64_t at = rebuild->chain.links[i].number;
-        if (rebuild->chain.links[i].in_log) continue;
-        char name[SEGMENT_NAME_SIZE];
-        odm__segment_name(at, name);
-        status = odm__file_unlink(&log->directory, name, error);
+/* Without room for spares the map opens all the same: it can be read, and entries can be removed. */
+static void make_spares(const struct rebuild *rebuild, uint64_t tail, uint64_t spare[SPARES_KEPT])
+{
+    struct log *log = (struct log *)(uintptr_t)&rebuild->store->log;
+    for (uint64_t i = 0; i < SPARES_KEPT; ++i) {
+        uint64_t number = address_number(tail) + 1 + i;
+        if (odm__log_make_spare(log, number, rebuild->position, 0, 0, &spare[i], NULL) != ODM_OK) break;
     }
-    return status == ODM_OK ? odm__directory_sync(&log->directory, error) : status;
 }
 
 /* Writes a lock file that goes with the index, and gives it its name. */
@@ -638,11 +656,7 @@ static odm_status rebuild_replace(struct store *store, struct rebuild *rebuild, 
     if (status == ODM_OK) status = seal_log(rebuild, &tail, error);
     if (status == ODM_E_IO) note_failed_sync(store, rebuild->slot);
     if (status != ODM_OK) return status;
-    // Without room for spares the map opens all the same: it can be read, and entries can be removed.
-    for (uint64_t i = 0; i < SPARES_KEPT; ++i) {
-        uint64_t number = address_number(tail) + 1 + i;
-        if (odm__log_make_spare(&store->log, number, rebuild->position, 0, 0, &spare[i], NULL) != ODM_OK) break;
-    }
+    make_spares(rebuild, tail, spare);
 
     struct index_header *header = (void *)index->base;
     bool first = rebuild->slot.head == 0;
@@ -650,6 +664,7 @@ static odm_status rebuild_replace(struct store *store, struct rebuild *rebuild, 
     // After a failed sync the kernel may answer another with a false success: nothing more is known to be on disk.
     if (first || !sync_failed) rebuild->slot.watermark = tail;
     if (!sync_failed) rebuild->slot.failed_boot[0] = rebuild->slot.failed_boot[1] = 0;
+    rebuild->slot.stamp[0] = rebuild->slot.stamp[1] = 0;
     atomic_store(&header->head, rebuild->slot.head);
     rebuild_report(rebuild, index, first, false);
 
@@ -691,6 +706,66 @@ static odm_status rebuild_writable(struct store *store, struct found_files *foun
     return status;
 }
 
+/* ---- a stamped map ------------------------------------------------------------------------------------------------ */
+
+/* Notes which segments are the log of a stamped map. *goes_on: others lie behind its end. */
+static odm_status note_stamped_log(struct rebuild *rebuild, bool *goes_on, odm_error *error)
+{
+    const uint64_t watermark = rebuild->slot.watermark;
+    for (uint64_t address = rebuild->slot.head, end;;) {
+        note_in_log(&rebuild->chain, address_number(address));
+        if (address_number(address) == address_number(watermark)) break;
+        odm__chain_next(&rebuild->chain, address, &end, &address);
+        if (end == UINT64_MAX) return damage(address, "the next segment is missing", error);
+    }
+    *goes_on = false;
+    for (size_t i = 0; i < rebuild->chain.count; ++i) {
+        const struct chain_link *link = &rebuild->chain.links[i];
+        if (link->whole && !link->in_log) *goes_on = true;
+    }
+    struct log *log = (struct log *)(uintptr_t)&rebuild->store->log;
+    struct segment *segment;
+    odm_status status = odm__log_segment(log, address_number(watermark), &segment, error);
+    if (status != ODM_OK) return status;
+    rebuild->end = watermark;
+    rebuild->position = odm__segment_position(segment, watermark);
+    odm__log_release(log, segment);
+    return ODM_OK;
+}
+
+/* What a copier left in memory is made durable, for the stamp says that it is. */
+static odm_status sync_copy(const struct rebuild *rebuild, const struct index_file *index, odm_error *error)
+{
+    struct log *log = (struct log *)(uintptr_t)&rebuild->store->log;
+    odm_status status = ODM_OK;
+    if (odm__os.sync_data(index->fd) != 0) status = odm__fail_sync(error, INDEX_NAME);
+    for (size_t i = 0; status == ODM_OK && i < rebuild->chain.count; ++i) {
+        if (rebuild->chain.links[i].in_log) status = odm__log_sync_segment(log, rebuild->chain.links[i].number, error);
+    }
+    return status;
+}
+
+/* Makes the lock file that goes with the index of a stamped map. The log goes on at the watermark; in a copy, where anything may
+ * stand behind it, in a new segment. */
+static odm_status open_stamped(struct store *store, struct rebuild *rebuild, const struct found_files *found,
+                               odm_error *error)
+{
+    bool goes_on = false;
+    odm_status status = note_stamped_log(rebuild, &goes_on, error);
+    uint64_t tail = rebuild->slot.watermark, spare[SPARES_KEPT] = {0};
+    if (status == ODM_OK && (goes_on || !found->same_files)) {
+        status = sync_copy(rebuild, found->index, error);
+        if (status == ODM_OK) status = seal_log(rebuild, &tail, error);
+    } else if (status == ODM_OK) {
+        status = remove_others(rebuild, error);
+    }
+    if (status != ODM_OK) return status;
+    make_spares(rebuild, tail, spare);
+    bool sync_failed = sync_has_failed(&rebuild->slot, found->same_place ? found->lock : NULL);
+    status = lock_make(store, found->index, tail, spare, sync_failed, error);
+    return status == ODM_OK ? odm__directory_sync(&store->directory, error) : status;
+}
+
 /* ---- opening for writing ------------------------------------------------------------------------------------------ */
 
 static bool same_file(int a, int b)
@@ -726,6 +801,24 @@ static odm_status check_meta(const struct store *store, odm_error *error)
                      store->path);
 }
 
+/* Makes files that can not be trusted as they are into such that can. */
+static odm_status bring_up(struct store *store, struct found_files *found, odm_error *error)
+{
+    struct rebuild rebuild = {.store = store};
+    bool stamped = false;
+    odm_status status = odm__meta_read_slot(&store->meta, &rebuild.slot, error);
+    if (status == ODM_OK && found->index != NULL) {
+        status = odm__stamp_fits(&store->log, &rebuild.slot, found->index, &stamped, error);
+    }
+    if (status == ODM_OK && stamped) {
+        status = odm__log_chain(&store->log, rebuild.slot.head, &rebuild.chain, error);
+        if (status == ODM_OK) status = open_stamped(store, &rebuild, found, error);
+        rebuild_free(&rebuild);
+        return status;
+    }
+    return status == ODM_OK ? rebuild_writable(store, found, error) : status;
+}
+
 /* Alone: nobody else is attached, and nobody can be until we let go. */
 static odm_status make_trusted(struct store *store, odm_error *error)
 {
@@ -734,7 +827,7 @@ static odm_status make_trusted(struct store *store, odm_error *error)
     if (status == ODM_OK) status = find_files(store, false, &found, error);
     if (status != ODM_OK) return status;
     if (!found.trusted) {
-        status = rebuild_writable(store, &found, error);
+        status = bring_up(store, &found, error);
         found_close(&found, true);
         if (status == ODM_OK) status = find_files(store, true, &found, error);
         if (status == ODM_OK && !found.trusted) {
@@ -830,7 +923,12 @@ static odm_status find_trusted(const struct store *store, struct found_files *fo
         found_close(found, false);
         status = find_files(store, true, found, error);
     }
-    if (status == ODM_OK && !found->trusted && found->index != NULL) {
+    if (status != ODM_OK || found->trusted || found->index == NULL) return status;
+    struct meta_slot slot;
+    bool stamped = false;
+    status = odm__meta_read_slot(&store->meta, &slot, error);
+    if (status == ODM_OK) status = odm__stamp_fits(&store->log, &slot, found->index, &stamped, error);
+    if (status == ODM_OK && !stamped) {
         odm__index_close(found->index);
         found->index = NULL;
     }
@@ -850,6 +948,7 @@ odm_status odm__recover_look_again(struct store *store, odm_error *error)
         if (--store->index->references == 0) odm__index_close(store->index);
         store->index = found.index;
         store->private_index = false;
+        store->lock_is_current = found.trusted;
         store->index_seen = named; // Only now: in the middle of a rebuild the new one is not trusted yet.
         found.index = NULL;
     }
@@ -891,6 +990,7 @@ odm_status odm__recover_read_only(struct store *store, odm_error *error)
         status = find_trusted(store, &found, error);
         if (status != ODM_OK) return status;
         store->index = found.index;
+        store->lock_is_current = found.trusted;
         found.index = NULL;
         found_close(&found, false);
         return store->index != NULL ? ODM_OK : build_private(store, error);

@@ -11,6 +11,7 @@
 
 #include "os.h"
 #include "recover.h"
+#include "stamp.h"
 #include "status.h"
 
 /* ---- the stores of this process, and fork ------------------------------------------------------------------------- */
@@ -57,12 +58,14 @@ static void fork_child(void)
         if (store->in_memory && !store->opening) {
             atomic_store(&store->forked, true);
             atomic_store(&store->attached, false);
+            atomic_store(&store->may_write, false);
             fork_spoil(store);
             continue;
         }
         // A store that a thread of the parent is just opening has locks, too; nobody will use it here.
         if (!atomic_load(&store->attached) && !store->opening) continue;
         atomic_store(&store->attached, false);
+        atomic_store(&store->may_write, false);
         if (store->lock_fd >= 0) close(store->lock_fd);
         if (store->meta.fd >= 0) close(store->meta.fd);
         store->lock_fd = store->meta.fd = -1;
@@ -101,7 +104,7 @@ static struct store *registry_find(uint64_t device, uint64_t inode, struct store
     struct store *found = NULL;
     pthread_mutex_lock(&registry_mutex);
     for (struct store *store = registry; store != NULL && found == NULL; store = store->next) {
-        if (store->opening || store->read_only || store->in_memory) continue;
+        if (store->opening || store->closing || store->read_only || store->in_memory) continue;
         if (store->device == device && store->inode == inode) found = store;
     }
     if (found != NULL) ++found->references;
@@ -160,6 +163,15 @@ void odm__store_release(struct store *store)
     }
     pthread_mutex_unlock(&registry_mutex);
     if (last) store_free(store);
+}
+
+bool odm__store_begin_closing(struct store *store)
+{
+    pthread_mutex_lock(&registry_mutex);
+    bool last = store->references == 1;
+    if (last) store->closing = true;
+    pthread_mutex_unlock(&registry_mutex);
+    return last;
 }
 
 /* ---- making a map ------------------------------------------------------------------------------------------------- */
@@ -388,6 +400,22 @@ odm_status odm__store_attach(struct store *store, odm_error *error)
         if (status == ODM_OK) status = odm__recover_writable(store, 0, error);
     }
     pthread_mutex_unlock(&store->mutex);
+    return status;
+}
+
+odm_status odm__store_begin_writing(struct store *store, uint32_t wait_ms, odm_error *error)
+{
+    if (__builtin_expect(atomic_load_explicit(&store->may_write, memory_order_acquire), 1)) return ODM_OK;
+    odm_status status = odm__store_attach(store, error);
+    if (status != ODM_OK) return status;
+    if (!store->in_memory) {
+        struct index_file *index;
+        status = odm__store_index(store, &index, error);
+        if (status != ODM_OK) return status;
+        status = odm__stamp_withdraw(&store->log, &store->meta, &store->client, index, wait_ms, error);
+        odm__store_index_release(store, index);
+    }
+    if (status == ODM_OK) atomic_store_explicit(&store->may_write, true, memory_order_release);
     return status;
 }
 

@@ -40,10 +40,14 @@ struct store {
     struct file_identity index_seen; // read-only: what the name `index` stood for when last looked at
     int lock_fd;
     struct lock_client client;
-    atomic_bool attached; // for writing
-    atomic_bool forked;   // in memory, and this is a child: nothing works
-    bool made;            // by this open; not beside what the registry reads: loads of neighbours are merged
-    char path[240];       // for messages
+    atomic_bool attached;       // for writing
+    atomic_bool may_write;      // attached, and no stamp stands in meta
+    bool closing;               // its last handle is being closed: it is not shared any more
+    atomic_bool stamp_at_close; // whatever the log's size
+    bool lock_is_current;       // read-only: what the lock file said when it was opened can be believed
+    atomic_bool forked;         // in memory, and this is a child: nothing works
+    bool made;                  // by this open; not beside what the registry reads: loads of neighbours are merged
+    char path[240];             // for messages
 };
 
 /* Opens or makes the map. path NULL: in memory. The options are complete and checked. */
@@ -53,6 +57,12 @@ void odm__store_release(struct store *store);
 
 /* Sees to it that the store may write; in a child made by fork it attaches anew. */
 odm_status odm__store_attach(struct store *store, odm_error *error);
+
+/* The same, and sees to it that no stamp stands any more: before anything is written to log or index. */
+odm_status odm__store_begin_writing(struct store *store, uint32_t wait_ms, odm_error *error);
+
+/* Whether the caller's reference is the last. If so no other handle of this process will share the store. */
+bool odm__store_begin_closing(struct store *store);
 
 /* Takes a reference on the newest index, opening it if the known one has been superseded; a read-only store looks at what
  * the name stands for. */

@@ -479,6 +479,7 @@ static void read_for_ever(uint32_t number)
         if (one_in(16)) odm_refresh(map);
         atomic_fetch_add(&shared->reads[number], 1);
     }
+    odm__os = *real_os(); // Who closes last stamps the map, and waits for the dead.
     odm_close(map);
 }
 
