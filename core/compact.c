@@ -511,11 +511,14 @@ odm_status odm__compact(struct odm_map *map, odm_progress *progress)
 {
     odm_progress all_at_once = {.struct_size = sizeof all_at_once};
     odm_progress *state = progress != NULL ? progress : &all_at_once;
-    odm_status status = odm__store_attach(map->store, &map->error);
+    odm_status status = odm__store_begin_writing(map->store, map->wait_ms, &map->error);
     uint64_t until_ns = progress != NULL ? odm__os.now_ns() + progress->max_ms * UINT64_C(1000000) : UINT64_MAX;
     while (status == ODM_OK) {
         status = step(map, state);
-        if (status == ODM_OK && state->position[AT_PHASE] == PHASE_DONE) return progress != NULL ? ODM_DONE : ODM_OK;
+        if (status == ODM_OK && state->position[AT_PHASE] == PHASE_DONE) {
+            atomic_store(&map->store->stamp_at_close, true);
+            return progress != NULL ? ODM_DONE : ODM_OK;
+        }
         if (status == ODM_OK && odm__os.now_ns() >= until_ns) return ODM_OK;
     }
     return status;

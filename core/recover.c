@@ -557,7 +557,7 @@ static odm_status seal_log(struct rebuild *rebuild, uint64_t *tail, odm_error *e
 }
 
 /* Without room for spares the map opens all the same: it can be read, and entries can be removed. */
-static void make_spares(const struct rebuild *rebuild, uint64_t tail, uint64_t spare[SPARES_KEPT])
+static void make_first_spares(const struct rebuild *rebuild, uint64_t tail, uint64_t spare[SPARES_KEPT])
 {
     struct log *log = (struct log *)(uintptr_t)&rebuild->store->log;
     for (uint64_t i = 0; i < SPARES_KEPT; ++i) {
@@ -596,7 +596,7 @@ static odm_status lock_make(const struct store *store, const struct index_file *
 }
 
 /* Whether a sync failed in this boot: then the kernel may hold pages it will never write. */
-static bool sync_has_failed(const struct meta_slot *slot, const struct lock_file *lock)
+static bool has_failed_sync(const struct meta_slot *slot, const struct lock_file *lock)
 {
     uint64_t boot[2];
     if (lock != NULL && atomic_load(&lock->sync_failed) != 0) return true;
@@ -646,7 +646,7 @@ static void note_failed_sync(const struct store *store, struct meta_slot slot)
 static odm_status rebuild_replace(struct store *store, struct rebuild *rebuild, struct found_files *found,
                                   struct index_file *index, odm_error *error)
 {
-    bool sync_failed = sync_has_failed(&rebuild->slot, found->same_place ? found->lock : NULL);
+    bool sync_failed = has_failed_sync(&rebuild->slot, found->same_place ? found->lock : NULL);
     uint64_t tail = 0, spare[SPARES_KEPT] = {0};
     // From here on the log no longer goes with the old index and lock file: should we be killed, or fail, whoever still has the
     // old marks must not trust them. Tail and intents may still be believed if the log bears them out.
@@ -656,7 +656,7 @@ static odm_status rebuild_replace(struct store *store, struct rebuild *rebuild, 
     if (status == ODM_OK) status = seal_log(rebuild, &tail, error);
     if (status == ODM_E_IO) note_failed_sync(store, rebuild->slot);
     if (status != ODM_OK) return status;
-    make_spares(rebuild, tail, spare);
+    make_first_spares(rebuild, tail, spare);
 
     struct index_header *header = (void *)index->base;
     bool first = rebuild->slot.head == 0;
@@ -760,8 +760,9 @@ static odm_status open_stamped(struct store *store, struct rebuild *rebuild, con
         status = remove_others(rebuild, error);
     }
     if (status != ODM_OK) return status;
-    make_spares(rebuild, tail, spare);
-    bool sync_failed = sync_has_failed(&rebuild->slot, found->same_place ? found->lock : NULL);
+    odm__log_unlink_below(&store->log, 0, rebuild->slot.head); // What compaction was about to remove.
+    make_first_spares(rebuild, tail, spare);
+    bool sync_failed = has_failed_sync(&rebuild->slot, found->same_place ? found->lock : NULL);
     status = lock_make(store, found->index, tail, spare, sync_failed, error);
     return status == ODM_OK ? odm__directory_sync(&store->directory, error) : status;
 }
