@@ -13,6 +13,9 @@ enum { CHUNK_BYTES = CHUNK_SLOTS * (SLOT_SIZE + COLD_SIZE) };
 /* The file ends this much after what is backed, in a hole, so that a location up to the end is safe to read from. */
 enum { TAIL_BYTES = (CHUNK_BYTES + PAGE - 1) / PAGE * PAGE };
 enum { CHUNK_SLOT_BITS_MAX = 24, DEPTH_BEYOND_AVERAGE_MAX = 8 };
+/* From this size on new parts of the index lie in huge pages: a lookup in a big one costs a miss of the TLB, too. The price: a
+ * store makes 2 MiB dirty, which are written back within half a minute. */
+#define HUGE_BYTES_MIN (UINT64_C(8) << 20)
 /* From this size on the kernel is told not to read ahead: one store would make a huge page dirty. */
 #define RANDOM_BYTES_MIN (UINT64_C(64) << 20)
 
@@ -124,7 +127,7 @@ odm_status odm__index_create(const struct directory *directory, const char *name
         odm__os.close(fd);
         return status;
     }
-    odm__file_populate(fd, 0, size, POPULATE_SMALL);
+    odm__file_populate(fd, 0, size, size >= HUGE_BYTES_MIN ? POPULATE_HUGE : POPULATE_SMALL);
     status = file_adopt(directory, fd, true, size + TAIL_BYTES, file, error);
     if (status != ODM_OK) return status;
 
@@ -306,6 +309,9 @@ static odm_status grow_locked(struct index *index, uint64_t size_min, odm_error 
     uint64_t size = atomic_load_explicit(&index->header->size, memory_order_relaxed);
     if (size >= size_min) return ODM_OK;
     uint64_t new_size = page_up(size_min + (size_min - size > size / 16 ? 0 : size / 16));
+    // A bigger one by a huge page at a time: more would be too long a wait for one put.
+    bool huge = new_size >= HUGE_BYTES_MIN;
+    if (huge) new_size = (size_min + POPULATE_HUGE - 1) / POPULATE_HUGE * POPULATE_HUGE;
     if (new_size + TAIL_BYTES > index->file->mapped) {
         return odm__fail(error, ODM_E_NO_MEMORY,
                          "the index needs more than %" PRIu64 " bytes of addresses: open the map again",
@@ -315,7 +321,8 @@ static odm_status grow_locked(struct index *index, uint64_t size_min, odm_error 
     odm_status status =
         odm__file_grow(index->file->directory, "index", index->file->fd, size, new_size, TAIL_BYTES, error);
     if (status != ODM_OK) return status;
-    odm__file_populate(index->file->fd, size, new_size, POPULATE_SMALL); // Nobody uses it before the size says so.
+    // Nobody uses it before the size says so.
+    odm__file_populate(index->file->fd, size, new_size, huge ? POPULATE_HUGE : POPULATE_SMALL);
     atomic_store_explicit(&index->header->size, new_size, memory_order_release);
     return ODM_OK;
 }

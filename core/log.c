@@ -456,6 +456,8 @@ static uint64_t segment_size(const struct log *log, uint64_t number, uint64_t lo
     uint64_t size = log_bytes / SEGMENTS_PER_LOG;
     uint64_t hot = position / SEGMENTS_PER_LOG < SEGMENT_SIZE_HOT ? position / SEGMENTS_PER_LOG : SEGMENT_SIZE_HOT;
     if (size < hot) size = hot;
+    // A log that is not small anyway gets segments of whole huge pages.
+    if (log_bytes >= 16 * (uint64_t)POPULATE_HUGE && size < POPULATE_HUGE) size = POPULATE_HUGE;
     if (number >= SEGMENT_NUMBER_LATE && size < SEGMENT_SIZE_MIN_LATE) size = SEGMENT_SIZE_MIN_LATE;
     if (size < record_bytes + SEGMENT_HEADER_SIZE) size = record_bytes + SEGMENT_HEADER_SIZE;
     size = power_of_two_up(size);
