@@ -1,0 +1,8 @@
+/* index.c - fuzz target: damage to the index, which is believed. What is done, and what must hold: damage.h. */
+#include "damage.h"
+#include "fuzz.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+{
+    return damage_try(DAMAGED_INDEX, bytes, size);
+}

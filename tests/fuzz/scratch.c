@@ -1,0 +1,68 @@
+/* scratch.c - a directory for the maps of a fuzz target. Contract: scratch.h. */
+#include "scratch.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "fuzz.h"
+#include "image.h"
+#include "os.h"
+
+static char directory[256], map_path[300];
+
+static void empty(const char *path)
+{
+    DIR *listing = opendir(path);
+    if (listing == NULL) return;
+    for (struct dirent *entry; (entry = readdir(listing)) != NULL;) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+        if (unlinkat(dirfd(listing), entry->d_name, 0) == 0) continue;
+        char inner[600];
+        snprintf(inner, sizeof inner, "%s/%.200s", path, entry->d_name);
+        empty(inner);
+        (void)rmdir(inner);
+    }
+    closedir(listing);
+}
+
+static void remove_directory(void)
+{
+    empty(directory);
+    (void)rmdir(directory);
+}
+
+static int same_random_bytes(void *buffer, size_t size)
+{
+    memset(buffer, 0x5a, size);
+    return 0;
+}
+
+void scratch_begin(void)
+{
+    if (directory[0] == '\0') {
+        struct stat status;
+        const char *parent = stat("/dev/shm", &status) == 0 && S_ISDIR(status.st_mode) ? "/dev/shm" : "/tmp";
+        snprintf(directory, sizeof directory, "%s/opendiskmap-fuzz.XXXXXX", parent);
+        right(mkdtemp(directory) != NULL, "%s", directory);
+        snprintf(map_path, sizeof map_path, "%s/map", directory);
+        (void)atexit(remove_directory);
+        lies_begin();
+        odm__os.random_bytes = same_random_bytes;
+    }
+    scratch_end();
+}
+
+void scratch_end(void)
+{
+    empty(map_path);
+    (void)rmdir(map_path);
+}
+
+const char *scratch_map_path(void)
+{
+    return map_path;
+}

@@ -1,0 +1,12 @@
+/* scratch.h - a directory for the maps of a fuzz target, and a world in which the same input does the same.
+ */
+#ifndef ODM_TEST_SCRATCH_H
+#define ODM_TEST_SCRATCH_H
+
+/* Fixed random bytes, and the lies of image.h. What lies at scratch_map_path is removed. */
+void scratch_begin(void);
+/* Removes what lies there again. */
+void scratch_end(void);
+const char *scratch_map_path(void);
+
+#endif
