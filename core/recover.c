@@ -345,6 +345,7 @@ static odm_status read_log(struct rebuild *rebuild, odm_error *error)
     uint64_t address = rebuild->slot.head;
     uint64_t tail = rebuild->lock == NULL ? UINT64_MAX : atomic_load(&rebuild->lock->tail);
     uint64_t segment_end = UINT64_MAX, next_first = UINT64_MAX;
+    uint64_t position = UINT64_MAX; // that the next segment must have
     struct segment *segment = NULL;
     odm_status status = ODM_OK;
     bool ends = address == 0;
@@ -352,17 +353,27 @@ static odm_status read_log(struct rebuild *rebuild, odm_error *error)
         // Asked before what stands there is looked at: the rest of a segment that was left is no record.
         if (address == segment_end) address = next_first;
         if (segment == NULL || segment->number != address_number(address)) {
-            odm__chain_next(&rebuild->chain, address, &segment_end, &next_first);
             if (segment != NULL) {
                 status = replay_pending(rebuild, error);
+                position = odm__segment_position(segment, segment_end);
                 odm__log_release(log, segment);
                 segment = NULL;
             }
+            odm__chain_next(&rebuild->chain, address, &segment_end, &next_first);
             if (status == ODM_OK) status = odm__log_segment(log, address_number(address), &segment, error);
             if (status == ODM_NOT_FOUND || (status == ODM_OK && !odm__segment_is_whole(log, segment))) {
                 status = damage(address, "the segment is missing or its header is damaged", error);
             }
             if (status != ODM_OK) break;
+            // The size of new segments goes by it.
+            uint64_t stated = odm__segment_position(segment, address_make(segment->number, 0));
+            if (position != UINT64_MAX && stated != position) {
+                status = odm__fail(error, ODM_E_CORRUPT,
+                                   "log/%011" PRIu64 ": its header says that %" PRIu64
+                                   " bytes stand before it, but it is %" PRIu64 ". Nothing was changed",
+                                   segment->number, stated, position);
+                break;
+            }
             note_in_log(&rebuild->chain, segment->number);
         }
         if (address == tail) break;
