@@ -1,7 +1,9 @@
 /* damage.c - damages the files of a map as an input says, opens them and looks. Contract: damage.h. */
 #include "damage.h"
 
+#include <dirent.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "checksum.h"
 #include "format.h"
@@ -383,6 +385,21 @@ static odm_map *open_damaged(uint32_t flags)
     return map;
 }
 
+static uint64_t log_file_bytes(void)
+{
+    char path[600];
+    uint64_t bytes = 0;
+    snprintf(path, sizeof path, "%s/log", scratch_map_path());
+    DIR *listing = opendir(path);
+    for (struct dirent *entry; listing != NULL && (entry = readdir(listing)) != NULL;) {
+        struct stat status;
+        if (fstatat(dirfd(listing), entry->d_name, &status, 0) == 0 && S_ISREG(status.st_mode))
+            bytes += (uint64_t)status.st_size;
+    }
+    if (listing != NULL) closedir(listing);
+    return bytes;
+}
+
 /* A rebuild, twice: the second shows what the first did, whatever was written is there. */
 static void open_after_reboot(bool read_only)
 {
@@ -396,6 +413,8 @@ static void open_after_reboot(bool read_only)
     walk_all(map);
     odm_statistics statistics = {.struct_size = sizeof statistics};
     (void)fine(odm_stat(map, &statistics));
+    uint64_t bytes = log_file_bytes(); // Nor are files made of any size because a file says so.
+    right(bytes <= 1 << 20, "log/ has %llu bytes", (unsigned long long)bytes);
     right(fine(odm_close(map)) == ODM_OK, "close");
     if (read_only) return;
 

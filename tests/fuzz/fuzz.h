@@ -1,7 +1,7 @@
 /* fuzz.h - what the fuzz targets share: reading an input, and telling what is wrong.
  *
  * Each target is a function of a few bytes, LLVMFuzzerTestOneInput, that aborts if a promise is broken. libFuzzer looks for
- * bytes that do (preset fuzz); replay.c gives it the bytes in corpus/ (every preset).
+ * bytes that do (preset fuzz); replay.c gives it the bytes in corpora/ (every preset).
  */
 #ifndef ODM_TEST_FUZZ_H
 #define ODM_TEST_FUZZ_H
