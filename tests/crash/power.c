@@ -1,23 +1,27 @@
 /* power.c - a judge of power loss: what may be on disk after it, as images of the map, each of which must open rightly.
  *
  * Model. Each file has a durable content, moved forward only by syncs, and a present one, which stores through mappings
- * change without a word. Power loss at any moment leaves of every unsynced page, or sector, the durable or the present
- * bytes, of every size that was changed the old or the new, and of every name whose directory was not synced the old file,
- * the new one, or none. Which of it is drawn by a seeded dice (ODM_TEST_SEED).
+ * change without a word. Power loss at any moment leaves of every unsynced page, or sector, the durable bytes, the present
+ * ones, or those of any moment since its last sync; of every size that was changed the old or the new; and of every name
+ * whose directory was not synced the old file, the new one, or none. Which of it is drawn by a seeded dice (ODM_TEST_SEED).
  *
  * Method. A writer works in a directory while the table of system calls is watched. Now and then, between any two of its
- * calls and writes, an image is drawn. Each image is opened in another boot, watched in turn, so that images are drawn of
- * the recovery as well; those must be right, too. ODM_TEST_IMAGES sets how many images are drawn, at least.
+ * calls and writes, what the files hold is kept as a version, or an image is drawn. Some writes are run instruction by
+ * instruction, by the trap flag, and then that may happen after any instruction of the engine. Each image is opened in another
+ * boot, watched in turn, so that images are drawn of the recovery as well; those must be right, too. ODM_TEST_IMAGES sets how
+ * many images are drawn, at least.
  *
  * Right means: it opens; it holds exactly the first n writes, for one n from what was synced to what was begun; and what an
  * open has shown stays. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <ucontext.h>
 
 #include "image.h"
 #include "map.h"
@@ -26,7 +30,7 @@
 
 enum { IMAGES_USUAL = 300, IDS = 60, WRITES_MAX = 160, SECTOR = 512, PAGE_BYTES = 4096 };
 
-TestSuite(power, .init = lies_begin, .fini = remove_temp_directories, .timeout = 250);
+TestSuite(power, .init = lies_begin, .fini = remove_temp_directories, .timeout = 86400);
 
 /* ---- the disk ----------------------------------------------------------------------------------------------------------- */
 
@@ -36,11 +40,14 @@ struct bytes {
 };
 
 /* One file, from its creation on, also after it has lost its name. */
+enum { VERSIONS_MAX = 6 };
 struct disk_file {
     uint64_t inode;
     bool unlinked; // last holds its content
     struct bytes durable;
     struct bytes last;
+    struct bytes versions[VERSIONS_MAX]; // since it was last synced, not all there were
+    size_t version_count;
 };
 
 enum { FILES_MAX = 400, NAMES_MAX = 120, MAPPINGS_MAX = 400 };
@@ -92,6 +99,11 @@ static void bytes_read(struct bytes *bytes, int fd)
     bytes->size = (uint64_t)status.st_size;
     bytes->data = malloc(bytes->size + 1);
     if (bytes->data == NULL || pread(fd, bytes->data, bytes->size, 0) != (ssize_t)bytes->size) give_up("read");
+}
+
+static void versions_forget(struct disk_file *file)
+{
+    while (file->version_count > 0) bytes_free(&file->versions[--file->version_count]);
 }
 
 static int file_by_inode(uint64_t inode)
@@ -193,6 +205,7 @@ static void disk_end(void)
     for (size_t i = 0; i < disk.file_count; ++i) {
         bytes_free(&disk.files[i].durable);
         bytes_free(&disk.files[i].last);
+        versions_forget(&disk.files[i]);
     }
     disk.file_count = 0;
     disk.path = NULL;
@@ -201,7 +214,7 @@ static void disk_end(void)
 /* ---- drawing an image --------------------------------------------------------------------------------------------------- */
 
 /* How the unsynced parts fall. */
-enum style { HALF, MOSTLY_OLD, MOSTLY_NEW, ALL_OLD, ALL_NEW, ONE_NEW, ONE_OLD, STYLES };
+enum style { HALF, MOSTLY_OLD, MOSTLY_NEW, ALL_OLD, ALL_NEW, ONE_NEW, ONE_OLD, ANY_VERSION, STYLES };
 
 static bool is_new(enum style style, size_t at, size_t the_one)
 {
@@ -216,10 +229,22 @@ static bool is_new(enum style style, size_t at, size_t the_one)
     }
 }
 
-/* A file as it may be on disk: unit by unit its durable or its present bytes. */
-static struct bytes draw_file(const struct bytes *durable, const struct bytes *present, enum style style, size_t unit)
+/* The bytes of a version that reaches that far; else the durable ones. */
+static const struct bytes *draw_version(const struct disk_file *file, const struct bytes *present, uint64_t end)
 {
-    bool new_size = durable->size == present->size || is_new(style == ONE_NEW ? HALF : style, 0, 0);
+    size_t which = sequence_below(&dice, file->version_count + 2);
+    const struct bytes *drawn = which == 0                     ? &file->durable
+                                : which <= file->version_count ? &file->versions[which - 1]
+                                                               : present;
+    return drawn->size >= end ? drawn : &file->durable;
+}
+
+/* A file as it may be on disk: unit by unit its durable or its present bytes, or those of a version between. */
+static struct bytes draw_file(const struct disk_file *file, const struct bytes *present, enum style style, size_t unit)
+{
+    const struct bytes *durable = &file->durable;
+    bool by_half = style == ONE_NEW || style == ANY_VERSION;
+    bool new_size = durable->size == present->size || is_new(by_half ? HALF : style, 0, 0);
     struct bytes drawn = {.size = new_size ? present->size : durable->size};
     drawn.data = calloc(1, drawn.size + 1);
     if (drawn.data == NULL) give_up("draw");
@@ -234,6 +259,11 @@ static struct bytes draw_file(const struct bytes *durable, const struct bytes *p
                 memcpy(old, durable->data + at, durable->size - at < size ? durable->size - at : size);
             const unsigned char *now = at < present->size ? present->data + at : zeros;
             if (present->size < at + size && at < present->size) now = old; // Sizes are whole pages but for this.
+            if (style == ANY_VERSION) {
+                const struct bytes *version = draw_version(file, present, at + size);
+                if (turn == 1) memcpy(drawn.data + at, version->size >= at + size ? version->data + at : old, size);
+                continue;
+            }
             bool differs = memcmp(old, now, size) != 0;
             if (turn == 1) memcpy(drawn.data + at, differs && is_new(style, n, the_one) ? now : old, size);
             n += differs;
@@ -251,6 +281,44 @@ static void write_out(const char *directory, const char *name, const struct byte
     int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
     if (fd < 0 || write(fd, bytes->data, bytes->size) != (ssize_t)bytes->size) give_up(path);
     close(fd);
+}
+
+/* The present bytes of a name. */
+static struct bytes read_name(int which, const char *name)
+{
+    struct bytes bytes = {.data = NULL};
+    char path[700];
+    snprintf(path, sizeof path, "%s/%s", directory_path(which), name);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) give_up(path);
+    bytes_read(&bytes, fd);
+    close(fd);
+    return bytes;
+}
+
+/* Keeps what the files hold now: write-back may take any page at any time. */
+static void keep_versions(void)
+{
+    for (int which = 0; which < 2; ++which) {
+        struct names now;
+        names_now(which, &now);
+        for (size_t i = 0; i < now.count; ++i) {
+            if (now.names[i].file < 0) continue;
+            struct disk_file *file = &disk.files[now.names[i].file];
+            const struct bytes *before =
+                file->version_count == 0 ? &file->durable : &file->versions[file->version_count - 1];
+            struct bytes bytes = read_name(which, now.names[i].name);
+            bool same = bytes.size == before->size && memcmp(bytes.data, before->data, bytes.size) == 0;
+            if (same) {
+                bytes_free(&bytes);
+                continue;
+            }
+            size_t place =
+                file->version_count < VERSIONS_MAX ? file->version_count++ : sequence_below(&dice, VERSIONS_MAX);
+            bytes_free(&file->versions[place]);
+            file->versions[place] = bytes;
+        }
+    }
 }
 
 /* Power is lost now: writes to `to` what may be on disk. */
@@ -291,14 +359,9 @@ static void draw_image(const char *to)
                 for (size_t k = 0; k < now.count; ++k) {
                     if (now.names[k].file == chosen->file) found = &now.names[k];
                 }
-                char path[700];
-                snprintf(path, sizeof path, "%s/%s", directory_path(which), found->name);
-                int fd = open(path, O_RDONLY | O_CLOEXEC);
-                if (fd < 0) give_up(path);
-                bytes_read(&present, fd);
-                close(fd);
+                present = read_name(which, found->name);
             }
-            struct bytes drawn = draw_file(&file->durable, file->unlinked ? &file->last : &present, style, unit);
+            struct bytes drawn = draw_file(file, file->unlinked ? &file->last : &present, style, unit);
             write_out(directory, name, &drawn);
             bytes_free(&drawn);
             bytes_free(&present);
@@ -308,15 +371,31 @@ static void draw_image(const char *to)
 
 /* ---- watching ------------------------------------------------------------------------------------------------------------- */
 
+/* While the watchers themselves work, nothing is looked at: they are not the engine, and their books are not in order. */
+static int watching;
+
+static int enter(void)
+{
+    return ++watching;
+}
+
+static void leave(const int *depth)
+{
+    watching = *depth - 1;
+}
+#define WATCHER __attribute__((cleanup(leave), unused)) int watcher_depth = enter()
+
 /* A moment at which power may be lost. */
 static void event(void)
 {
     if (disk.path == NULL || disk.draw == NULL) return;
+    if (sequence_below(&dice, 60) == 0) keep_versions();
     if (++disk.events >= disk.next_draw) disk.draw();
 }
 
 static int watched_open(int directory, const char *name, int flags, mode_t mode)
 {
+    WATCHER;
     event();
     int fd = real->open(directory, name, flags, mode);
     if (fd >= 0 && (flags & O_CREAT) != 0 && disk.path != NULL) {
@@ -329,6 +408,7 @@ static int watched_open(int directory, const char *name, int flags, mode_t mode)
 
 static int watched_make_directory(int directory, const char *name, mode_t mode)
 {
+    WATCHER;
     event();
     int result = real->make_directory(directory, name, mode);
     if (disk.path != NULL) watch_directory(1);
@@ -348,6 +428,7 @@ static void lose_name(int directory, const char *name)
 
 static int watched_unlink(int directory, const char *name, bool is_directory)
 {
+    WATCHER;
     event();
     lose_name(directory, name);
     return real->unlink(directory, name, is_directory);
@@ -355,19 +436,29 @@ static int watched_unlink(int directory, const char *name, bool is_directory)
 
 static int watched_rename(int directory, const char *from, const char *to)
 {
+    WATCHER;
     event();
     lose_name(directory, to);
     return real->rename(directory, from, to);
 }
 
+static int watched_exchange(int directory, const char *a, const char *b)
+{
+    WATCHER;
+    event();
+    return real->exchange(directory, a, b);
+}
+
 static int watched_rename_new(int directory, const char *from, const char *to)
 {
+    WATCHER;
     event();
     return real->rename_new(directory, from, to);
 }
 
 static int watched_sync_directory(int fd)
 {
+    WATCHER;
     event();
     int which = directory_by_fd(fd);
     if (which >= 0) names_now(which, &disk.durable[which]);
@@ -377,14 +468,17 @@ static int watched_sync_directory(int fd)
 
 static int watched_sync_data(int fd)
 {
+    WATCHER;
     event();
     int file = file_by_fd(fd);
     if (file >= 0) bytes_read(&disk.files[file].durable, fd);
+    if (file >= 0) versions_forget(&disk.files[file]);
     return 0;
 }
 
 static void *watched_map(void *at, size_t size, int protection, int flags, int fd, off_t offset)
 {
+    WATCHER;
     void *base = real->map(at, size, protection, flags, fd, offset);
     int file = fd < 0 || base == MAP_FAILED ? -1 : file_by_fd(fd);
     if (file < 0) return base;
@@ -397,6 +491,7 @@ static void *watched_map(void *at, size_t size, int protection, int flags, int f
 
 static int watched_unmap(void *base, size_t size)
 {
+    WATCHER;
     for (size_t i = 0; i < MAPPINGS_MAX; ++i) {
         if (disk.mappings[i].base == base) disk.mappings[i].base = NULL;
     }
@@ -405,6 +500,7 @@ static int watched_unmap(void *base, size_t size)
 
 static int watched_sync_map(void *base, size_t size)
 {
+    WATCHER;
     event();
     for (size_t i = 0; i < MAPPINGS_MAX && disk.path != NULL; ++i) {
         if (disk.mappings[i].base != base) continue;
@@ -415,6 +511,7 @@ static int watched_sync_map(void *base, size_t size)
             durable->size = size;
         }
         memcpy(durable->data, base, size);
+        versions_forget(&disk.files[disk.mappings[i].file]);
     }
     event();
     return 0;
@@ -422,6 +519,7 @@ static int watched_sync_map(void *base, size_t size)
 
 static ssize_t watched_write_at(int fd, const void *buffer, size_t size, off_t offset)
 {
+    WATCHER;
     event();
     ssize_t written = real->write_at(fd, buffer, size, offset);
     event();
@@ -430,6 +528,7 @@ static ssize_t watched_write_at(int fd, const void *buffer, size_t size, off_t o
 
 static int watched_reserve(int fd, off_t offset, off_t size)
 {
+    WATCHER;
     event();
     return real->reserve(fd, offset, size);
 }
@@ -452,6 +551,7 @@ static void watch(void)
     odm__os.unlink = watched_unlink;
     odm__os.rename = watched_rename;
     odm__os.rename_new = watched_rename_new;
+    odm__os.exchange = watched_exchange;
     odm__os.sync_directory = watched_sync_directory;
     odm__os.sync_data = watched_sync_data;
     odm__os.sync_map = watched_sync_map;
@@ -461,6 +561,58 @@ static void watch(void)
     odm__os.write_at = watched_write_at;
     odm__os.reserve = watched_reserve;
 }
+
+/* ---- instruction by instruction ------------------------------------------------------------------------------------------ */
+
+#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+
+extern const char __executable_start, etext;
+static uint64_t traps, steps; // instructions since stepping began: all of them, and those of this program
+static uint64_t next_step;    // when something is to happen next
+enum { TRAP_FLAG = 0x100, TRAPS_MAX = 8000, STEPS_BETWEEN = 400 };
+
+/* After each instruction while the trap flag is set; in here it is not. Code of libraries is left alone: it may hold locks. */
+static void after_instruction(int number, siginfo_t *info, void *context)
+{
+    (void)number;
+    (void)info;
+    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    uint64_t place = (uint64_t)registers[REG_RIP];
+    if (++traps == TRAPS_MAX) registers[REG_EFL] &= ~TRAP_FLAG; // Each takes some 10 us.
+    if (place < (uint64_t)(uintptr_t)&__executable_start || place >= (uint64_t)(uintptr_t)&etext) return;
+    if (watching != 0 || ++steps < next_step || disk.draw == NULL) return;
+    next_step = steps + 1 + sequence_below(&dice, STEPS_BETWEEN);
+    if (sequence_below(&dice, 2) == 0)
+        keep_versions();
+    else
+        disk.draw();
+}
+
+static void step_begin(void)
+{
+    struct sigaction action = {.sa_sigaction = after_instruction, .sa_flags = SA_SIGINFO};
+    sigaction(SIGTRAP, &action, NULL);
+    traps = steps = 0;
+    next_step = 1 + sequence_below(&dice, STEPS_BETWEEN);
+    __asm__ volatile("pushfq; orq %0, (%%rsp); popfq" : : "i"(TRAP_FLAG) : "memory", "cc");
+}
+
+static void step_end(void)
+{
+    __asm__ volatile("pushfq; andq %0, (%%rsp); popfq" : : "i"(~TRAP_FLAG) : "memory", "cc");
+}
+
+#else
+
+static void step_begin(void)
+{
+}
+
+static void step_end(void)
+{
+}
+
+#endif
 
 /* ---- the judge -------------------------------------------------------------------------------------------------------------- */
 
@@ -482,11 +634,22 @@ static size_t drawn_count;
 static struct generation *writing; // whose writes are being watched
 static uint64_t spread;            // events between two images, at most
 
+/* A path for an image, or for a map that is watched: all in one directory, which stays until the end. */
+static const char *new_path(void)
+{
+    static const char *root;
+    static uint64_t number;
+    if (root == NULL) root = temp_directory();
+    char name[40];
+    snprintf(name, sizeof name, "%llu", (unsigned long long)++number);
+    return path_of(root, name);
+}
+
 static void draw(void)
 {
     disk.next_draw = disk.events + 1 + sequence_below(&dice, spread);
     if (drawn_count == DRAWN_MAX) return;
-    const char *path = temp_map_path();
+    const char *path = new_path();
     draw_image(path);
     drawn[drawn_count++] = (struct drawn){path, writing->synced, writing->begun};
 }
@@ -530,7 +693,11 @@ static void write_generation(struct generation *generation, odm_map **opened, si
         if (write->id == 11) write->id = 12; // the long key
         generation->begun = i + 1;
         event();
-        ok(write_do(write, map));
+        bool stepped = sequence_below(&dice, 200) == 0;
+        if (stepped) step_begin();
+        odm_status status = write_do(write, map);
+        if (stepped) step_end();
+        expect_status(status, ODM_OK);
         generation->done = i + 1;
         event();
         if (sequence_below(&dice, 12) == 0) {
@@ -639,7 +806,7 @@ Test(power, leaves_a_prefix_with_all_that_was_synced)
     while (judged < images) {
         struct generation first = {.begun = 0};
         oracle_init(&first.start, IDS);
-        const char *path = temp_map_path();
+        const char *path = new_path();
         cr_assert_eq(mkdir(path, 0755), 0);
         drawn_count = 0;
         writing = &first;
@@ -673,7 +840,7 @@ Test(power, leaves_no_map_or_an_empty_one_while_it_is_made)
     for (int round = 0; round < 12; ++round) {
         struct generation empty = {.begun = 0};
         oracle_init(&empty.start, IDS);
-        const char *path = temp_map_path();
+        const char *path = new_path();
         cr_assert_eq(mkdir(path, 0755), 0);
         drawn_count = 0;
         writing = &empty;
