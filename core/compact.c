@@ -4,6 +4,8 @@
 #include <inttypes.h>
 
 #include "os.h"
+#include "recover.h"
+#include "reindex.h"
 #include "status.h"
 #include "sync.h"
 
@@ -100,8 +102,15 @@ static odm_status compact_take(struct odm_map *map, uint32_t wait_ms)
     bool mend;
     struct lock_line *line = &lock_file(map)->compact;
     odm_status status = odm__lock_take(&map->store->client, line, wait_ms, "the compaction lock", &mend, &map->error);
+    if (status != ODM_OK || !mend) return status;
     // Who died had looked at no more records than compacted_to says; what he was moving, his stripe's mender sees to.
-    if (status == ODM_OK && mend) odm__lock_mended(line);
+    struct store *store = map->store;
+    status = odm__recover_replacement(store, store->client.file, store->lock_fd, map->reader.index.file, &map->error);
+    if (status == ODM_OK) {
+        odm__lock_mended(line);
+    } else {
+        odm__lock_give(&store->client, line);
+    }
     return status;
 }
 
@@ -421,7 +430,7 @@ odm_status odm__clear(struct odm_map *map)
 
 /* What odm_progress.position holds between calls. */
 enum { AT_TARGET, AT_START, AT_PHASE }; // address to compact up to; bytes of the log before its start; enum phase
-enum phase { PHASE_BEGIN, PHASE_MOVE, PHASE_RETIRE, PHASE_DONE };
+enum phase { PHASE_BEGIN, PHASE_MOVE, PHASE_RETIRE, PHASE_INDEX, PHASE_DONE };
 
 static bool sync_has_failed(const struct odm_map *map)
 {
@@ -487,6 +496,19 @@ static odm_status move_step(struct odm_map *map, odm_progress *progress, bool *o
     return status;
 }
 
+static odm_status reindex(struct odm_map *map)
+{
+    odm_status status = compact_take(map, map->wait_ms);
+    if (status != ODM_OK) return status;
+    status = odm__sync_take(map);
+    if (status == ODM_OK) {
+        status = odm__reindex(map);
+        odm__sync_give(map);
+    }
+    compact_give(map);
+    return status;
+}
+
 static odm_status step(struct odm_map *map, odm_progress *progress)
 {
     bool over = false;
@@ -500,6 +522,10 @@ static odm_status step(struct odm_map *map, odm_progress *progress)
         case PHASE_RETIRE:
             status = sync_has_failed(map) ? odm__sync_anew(map, progress->position[AT_TARGET]) : odm__sync(map);
             if (status == ODM_OK) odm__log_unlink_below(map->writer.log, 0, head_of(map));
+            if (status == ODM_OK) progress->position[AT_PHASE] = PHASE_INDEX;
+            return status;
+        case PHASE_INDEX:
+            status = reindex(map);
             if (status == ODM_OK) progress->position[AT_PHASE] = PHASE_DONE;
             return status;
         case PHASE_DONE: return ODM_OK;

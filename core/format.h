@@ -318,6 +318,7 @@ struct lock_file {
     odm__u64 compacted_to;          // records below it have been judged, and moved if live; under the compact lock
     odm__u64 emptied_to;            // the begin of a segment: nothing below it is live; under the compact lock
     odm__u64 compaction_stopped_at; // a damaged record that compaction does not pass, or 0; under the compact lock
+    odm__u32 replacing;             // 1: the index is being replaced; under the compact lock and all stripes'
     // The tail and the intents share one page: even an old version of it is a state the map was in.
     _Alignas(PAGE) odm__u64 tail; // under the append lock
     _Alignas(CACHE_LINE) unsigned char intents[PAGE - CACHE_LINE];

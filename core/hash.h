@@ -39,9 +39,10 @@ static inline uint64_t hash_prefix(uint64_t hash, unsigned stripe_bits, unsigned
     return hash << stripe_bits >> (64 - depth);
 }
 
+enum { HASH_TAG_SHIFT = 12 };
 static inline uint64_t hash_tag(uint64_t hash)
 {
-    return hash >> 12 & 0xffff;
+    return hash >> HASH_TAG_SHIFT & 0xffff;
 }
 
 /* The home in a chunk: the first slot of a line. A chunk bigger than the usual spreads no further. */

@@ -13,11 +13,16 @@ enum { CHUNK_BYTES = CHUNK_SLOTS * (SLOT_SIZE + COLD_SIZE) };
 /* The file ends this much after what is backed, in a hole, so that a location up to the end is safe to read from. */
 enum { TAIL_BYTES = (CHUNK_BYTES + PAGE - 1) / PAGE * PAGE };
 enum { CHUNK_SLOT_BITS_MAX = 24, DEPTH_BEYOND_AVERAGE_MAX = 8 };
-/* From this size on new parts of the index lie in huge pages: a lookup in a big one costs a miss of the TLB, too. The price: a
- * store makes 2 MiB dirty, which are written back within half a minute. */
+/* Between these sizes new parts of the index lie in huge pages: a lookup in a big one costs a miss of the TLB, too. Not above, for
+ * a store makes its whole page dirty: a trickle of puts would have all of the index written back twice a minute. There the
+ * kernel is also told not to read ahead. */
 #define HUGE_BYTES_MIN (UINT64_C(8) << 20)
-/* From this size on the kernel is told not to read ahead: one store would make a huge page dirty. */
-#define RANDOM_BYTES_MIN (UINT64_C(64) << 20)
+#define HUGE_BYTES_MAX (UINT64_C(64) << 20)
+
+static bool is_huge(uint64_t size)
+{
+    return size >= HUGE_BYTES_MIN && size <= HUGE_BYTES_MAX;
+}
 
 #ifdef ODM_TEST_SMALL
 uint64_t odm__test_hash_mask = UINT64_MAX;
@@ -49,7 +54,7 @@ static odm_status file_map(struct index_file *file, uint64_t file_size, odm_erro
         if (status != ODM_OK) continue;
         file->base = base;
         file->mapped = size;
-        if (file_size > RANDOM_BYTES_MIN) (void)odm__os.advise(base, size, MADV_RANDOM);
+        if (file_size > HUGE_BYTES_MAX) (void)odm__os.advise(base, size, MADV_RANDOM);
         return ODM_OK;
     }
     return status;
@@ -104,20 +109,40 @@ static uint64_t stripes_end(uint32_t stripes)
     return page_up(INDEX_STRIPES_OFFSET + stripes * sizeof(struct stripe));
 }
 
+/* header | stripes | a directory each | a first chunk each, or the chunks that the capacity asks for */
+struct layout {
+    unsigned depth; // of the chunks
+    unsigned directory_depth;
+    unsigned slot_bits;
+    uint64_t chunks_each;
+    uint64_t directories; // where they begin, in units
+    uint64_t chunks;      // likewise
+    uint64_t size;        // bytes
+};
+
+static struct layout layout_for(uint64_t capacity, uint32_t stripes)
+{
+    struct layout layout = {.depth = depth_for(capacity, stripes)};
+    layout.directory_depth = layout.depth == 0 ? DIRECTORY_DEPTH_MIN : layout.depth;
+    layout.slot_bits = layout.depth == 0 ? FIRST_CHUNK_SLOT_BITS : CHUNK_SLOT_BITS;
+    layout.chunks_each = UINT64_C(1) << layout.depth;
+    layout.directories = stripes_end(stripes) / INDEX_UNIT;
+    uint64_t directories_end = layout.directories + stripes * directory_units(layout.directory_depth);
+    layout.chunks = page_up(directories_end * INDEX_UNIT) / INDEX_UNIT;
+    layout.size = page_up((layout.chunks + stripes * layout.chunks_each * chunk_units(layout.slot_bits)) * INDEX_UNIT);
+    return layout;
+}
+
+uint64_t odm__index_bytes_for(const struct meta_fixed *fixed, uint64_t capacity)
+{
+    return layout_for(capacity, fixed->stripes).size;
+}
+
 odm_status odm__index_create(const struct directory *directory, const char *name, const struct meta_fixed *fixed,
                              uint64_t capacity, struct index_file **file, odm_error *error)
 {
-    // header | stripes | a directory each | a first chunk each, or the chunks that the capacity asks for
-    unsigned depth = depth_for(capacity, fixed->stripes);
-    unsigned directory_depth = depth == 0 ? DIRECTORY_DEPTH_MIN : depth;
-    unsigned slot_bits = depth == 0 ? FIRST_CHUNK_SLOT_BITS : CHUNK_SLOT_BITS;
-    uint64_t chunks_each = UINT64_C(1) << depth;
-    uint64_t directories = stripes_end(fixed->stripes) / INDEX_UNIT;
-    uint64_t chunks =
-        page_up((directories + fixed->stripes * directory_units(directory_depth)) * INDEX_UNIT) / INDEX_UNIT;
-    uint64_t next = chunks + fixed->stripes * chunks_each * chunk_units(slot_bits);
-    uint64_t size = page_up(next * INDEX_UNIT);
-
+    struct layout layout = layout_for(capacity, fixed->stripes);
+    uint64_t size = layout.size;
     int fd;
     odm_status status = odm__file_create(directory, name, size, &fd, error);
     if (status == ODM_EXISTS) return odm__fail(error, ODM_E_BUSY, "%s has appeared", name);
@@ -127,7 +152,7 @@ odm_status odm__index_create(const struct directory *directory, const char *name
         odm__os.close(fd);
         return status;
     }
-    odm__file_populate(fd, 0, size, size >= HUGE_BYTES_MIN ? POPULATE_HUGE : POPULATE_SMALL);
+    odm__file_populate(fd, 0, size, is_huge(size) ? POPULATE_HUGE : POPULATE_SMALL);
     status = file_adopt(directory, fd, true, size + TAIL_BYTES, file, error);
     if (status != ODM_OK) return status;
 
@@ -139,17 +164,17 @@ odm_status odm__index_create(const struct directory *directory, const char *name
     header->map_id[1] = fixed->map_id[1];
     header->stripes = fixed->stripes;
     atomic_store(&header->size, size);
-    atomic_store(&header->next, page_up(next * INDEX_UNIT) / INDEX_UNIT);
+    atomic_store(&header->next, size / INDEX_UNIT);
     for (uint32_t i = 0; i < fixed->stripes; ++i) {
         struct stripe *stripe = (struct stripe *)(void *)((*file)->base + INDEX_STRIPES_OFFSET) + i;
-        uint64_t location = directories + i * directory_units(directory_depth);
+        uint64_t location = layout.directories + i * directory_units(layout.directory_depth);
         odm__u64 *words = (odm__u64 *)(void *)((*file)->base + location * INDEX_UNIT);
-        for (uint64_t k = 0; k < UINT64_C(1) << directory_depth; ++k) {
-            uint64_t chunk = depth == 0 ? 0 : k;
-            uint64_t at = chunks + (i * chunks_each + chunk) * chunk_units(slot_bits);
-            atomic_store_explicit(&words[k], word_make(at, slot_bits, depth), memory_order_relaxed);
+        for (uint64_t k = 0; k < UINT64_C(1) << layout.directory_depth; ++k) {
+            uint64_t chunk = layout.depth == 0 ? 0 : k;
+            uint64_t at = layout.chunks + (i * layout.chunks_each + chunk) * chunk_units(layout.slot_bits);
+            atomic_store_explicit(&words[k], word_make(at, layout.slot_bits, layout.depth), memory_order_relaxed);
         }
-        atomic_store(&stripe->root, root_make(location, directory_depth));
+        atomic_store(&stripe->root, root_make(location, layout.directory_depth));
     }
     return ODM_OK;
 }
@@ -310,7 +335,7 @@ static odm_status grow_locked(struct index *index, uint64_t size_min, odm_error 
     if (size >= size_min) return ODM_OK;
     uint64_t new_size = page_up(size_min + (size_min - size > size / 16 ? 0 : size / 16));
     // A bigger one by a huge page at a time: more would be too long a wait for one put.
-    bool huge = new_size >= HUGE_BYTES_MIN;
+    bool huge = is_huge(new_size);
     if (huge) new_size = (size_min + POPULATE_HUGE - 1) / POPULATE_HUGE * POPULATE_HUGE;
     if (new_size + TAIL_BYTES > index->file->mapped) {
         return odm__fail(error, ODM_E_NO_MEMORY,
@@ -759,6 +784,73 @@ odm_status odm__index_make_room(struct index *index, uint64_t hash, const struct
     }
 }
 
+/* ---- copying all --------------------------------------------------------------------------------------------------- */
+
+/* The first hash that the chunk at word `first` of a stripe's directory is for. */
+static uint64_t hash_of_word(const struct index *index, uint32_t stripe, uint64_t first)
+{
+    unsigned depth = index->roots[stripe].depth;
+    uint64_t hash = index->stripe_bits == 0 ? 0 : (uint64_t)stripe << (64 - index->stripe_bits);
+    return hash | first << (64 - depth) >> index->stripe_bits;
+}
+
+/* Copies one slot. The hash is put together from what the index keeps of it; if that is not enough to find the chunk, the
+ * record's key is hashed. */
+static odm_status copy_live(struct index *to, uint32_t stripe, uint64_t slot, uint32_t cold,
+                            const struct hash_source *source, odm_error *error)
+{
+    enum { DEPTH_AHEAD = 4 }; // of splits on the way
+    uint64_t hash = cold_hash(cold) | (slot >> SLOT_TAG_SHIFT) << HASH_TAG_SHIFT | cold_home(cold);
+    bool exact = false;
+    for (;;) {
+        struct chunk chunk;
+        odm_status status = root_refresh(to, stripe, error);
+        unsigned bits = to->stripe_bits + to->roots[stripe].depth;
+        if (status == ODM_OK && !exact && bits + DEPTH_AHEAD > COLD_HASH_BITS) {
+            status = source->hash_of(source->context, slot, &hash, error);
+            exact = true;
+        }
+        if (status == ODM_OK) status = odm__index_chunk(to, hash, &chunk, error);
+        if (status == ODM_OK) status = odm__index_make_room(to, hash, source, &chunk, error);
+        if (status != ODM_OK) return status;
+        if (!exact && to->stripe_bits + word_depth(chunk.word) > COLD_HASH_BITS) continue;
+        if (!copy_slot(chunk.slots, chunk.cold, chunk.slot_count, slot, cold)) return overlapping(error);
+        used_add(&chunk, 1);
+        return ODM_OK;
+    }
+}
+
+odm_status odm__index_copy_all(struct index *from, struct index *to, const struct hash_source *source, odm_error *error)
+{
+    for (uint32_t i = 0; i < UINT32_C(1) << from->stripe_bits; ++i) {
+        odm_status status = root_refresh(from, i, error);
+        uint64_t step = 0;
+        for (uint64_t first = 0; status == ODM_OK && first < UINT64_C(1) << from->roots[i].depth; first += step) {
+            struct chunk chunk;
+            status = odm__index_chunk(from, hash_of_word(from, i, first), &chunk, error);
+            if (status != ODM_OK) break;
+            step = UINT64_C(1) << (from->roots[i].depth - word_depth(chunk.word));
+            for (uint32_t k = 0; status == ODM_OK && k < chunk.slot_count; ++k) {
+                uint64_t slot = atomic_load_explicit(&chunk.slots[k], memory_order_relaxed);
+                uint32_t cold = atomic_load_explicit(&chunk.cold[k], memory_order_relaxed);
+                if (slot_is_live(slot)) status = copy_live(to, i, slot, cold, source, error);
+            }
+        }
+        if (status != ODM_OK) return status;
+        const struct stripe *old = &from->stripes[i];
+        atomic_store(&to->stripes[i].count, atomic_load(&old->count));
+        atomic_store(&to->stripes[i].live_bytes, atomic_load(&old->live_bytes));
+        atomic_store(&to->stripes[i].splits, atomic_load(&old->splits));
+    }
+    const struct index_header *old = from->header;
+    to->header->recovery_kind = old->recovery_kind;
+    to->header->recovery_records = old->recovery_records;
+    to->header->recovery_bytes_cut = old->recovery_bytes_cut;
+    to->header->recovery_from = old->recovery_from;
+    atomic_store(&to->header->head, atomic_load(&old->head));
+    return ODM_OK;
+}
+
 odm_status odm__index_clear(struct index *index, uint32_t stripe_number, odm_error *error)
 {
     odm_status status = root_refresh(index, stripe_number, error);
@@ -766,11 +858,8 @@ odm_status odm__index_clear(struct index *index, uint32_t stripe_number, odm_err
     struct root_cache *cache = &index->roots[stripe_number];
     uint64_t step;
     for (uint64_t first = 0; first < UINT64_C(1) << cache->depth; first += step) {
-        uint64_t hash = 0; // the first hash that this word is for
-        if (index->stripe_bits != 0) hash = (uint64_t)stripe_number << (64 - index->stripe_bits);
-        hash |= first << (64 - cache->depth) >> index->stripe_bits;
         struct chunk chunk;
-        status = odm__index_chunk(index, hash, &chunk, error);
+        status = odm__index_chunk(index, hash_of_word(index, stripe_number, first), &chunk, error);
         if (status != ODM_OK) return status;
         step = UINT64_C(1) << (cache->depth - word_depth(chunk.word));
         for (uint32_t i = 0; i < chunk.slot_count; ++i) {

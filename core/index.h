@@ -262,6 +262,13 @@ void odm__chunk_update(struct chunk *chunk, uint32_t at, uint64_t address);
 /* Takes a key's slot away. */
 void odm__chunk_remove(struct chunk *chunk, uint32_t at);
 
+/* Bytes of an index that odm__index_create would make for that many entries. */
+uint64_t odm__index_bytes_for(const struct meta_fixed *fixed, uint64_t capacity);
+/* Copies all that is live, and what the stripes and the header count, into an empty index that nobody else sees yet. The caller
+ * owns the locks of all stripes. */
+odm_status odm__index_copy_all(struct index *from, struct index *to, const struct hash_source *source,
+                               odm_error *error);
+
 /* Empties every chunk of a stripe, in place: a key that a probe no longer reaches is gone for good. Doing it again does no
  * harm. */
 odm_status odm__index_clear(struct index *index, uint32_t stripe, odm_error *error);

@@ -5,7 +5,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "os.h"
+#include "recover.h"
 #include "status.h"
+
+enum { MEND_POLL_NS = 1000 * 1000 };
 
 /* ---- a handle's life ---------------------------------------------------------------------------------------------- */
 
@@ -140,22 +144,79 @@ static odm_status stripe_mend(struct odm_map *map, uint32_t number)
     return status;
 }
 
+/* Finishes or takes back a replacement of the index whose owner died over it. Who owns the compaction lock by now is doing so
+ * himself: it is not waited for, because it may not be waited for by who owns the sync lock. */
+static __attribute__((noinline, cold)) odm_status replacement_mend(struct odm_map *map)
+{
+    struct store *store = map->store;
+    struct lock_file *lock = store->client.file;
+    odm_status status = ODM_OK;
+    while (status == ODM_OK && atomic_load_explicit(&lock->replacing, memory_order_acquire) != 0) {
+        bool mend;
+        odm_status taken =
+            odm__lock_take(&store->client, &lock->compact, UINT32_MAX, "the compaction lock", &mend, &map->error);
+        if (taken == ODM_E_BUSY) {
+            (void)odm__os.futex_wait(&lock->replacing, 1, MEND_POLL_NS);
+            continue;
+        }
+        if (taken != ODM_OK) return taken;
+        status = odm__recover_replacement(store, lock, store->lock_fd, map->reader.index.file, &map->error);
+        if (status == ODM_OK) odm__lock_mended(&lock->compact);
+        odm__lock_give(&store->client, &lock->compact);
+    }
+    return status;
+}
+
 static odm_status stripe_take(struct odm_map *map, uint32_t number)
 {
-    struct lock_line *lock = &map->store->client.file->stripes[number];
-    bool mend;
-    odm_status status = odm__lock_take(&map->store->client, lock, map->wait_ms, "a stripe", &mend, &map->error);
-    if (__builtin_expect(status != ODM_OK, 0)) return status;
-    // Once, under the lock: from here on what this stripe names can not leave.
-    if (odm__reader_is_stale(&map->reader)) status = odm__reader_renew(&map->reader, &map->error);
-    if (mend && status == ODM_OK) status = stripe_mend(map, number);
-    if (__builtin_expect(status != ODM_OK, 0)) odm__lock_give(&map->store->client, lock);
-    return status;
+    struct lock_file *file = map->store->client.file;
+    struct lock_line *lock = &file->stripes[number];
+    for (;;) {
+        bool mend;
+        odm_status status = odm__lock_take(&map->store->client, lock, map->wait_ms, "a stripe", &mend, &map->error);
+        if (__builtin_expect(status != ODM_OK, 0)) return status;
+        if (__builtin_expect(mend && atomic_load_explicit(&file->replacing, memory_order_acquire) != 0, 0)) {
+            // Its owner died over the whole index: that first, while holding nothing.
+            odm__lock_give(&map->store->client, lock);
+            status = replacement_mend(map);
+            if (status != ODM_OK) return status;
+            continue;
+        }
+        // Once, under the lock: from here on what this stripe names can not leave.
+        if (odm__reader_is_stale(&map->reader)) status = odm__reader_renew(&map->reader, &map->error);
+        if (mend && status == ODM_OK) status = stripe_mend(map, number);
+        if (__builtin_expect(status != ODM_OK, 0)) odm__lock_give(&map->store->client, lock);
+        return status;
+    }
 }
 
 static void stripe_give(struct odm_map *map, uint32_t number)
 {
     odm__lock_give(&map->store->client, &map->store->client.file->stripes[number]);
+}
+
+static void give_first(struct odm_map *map, uint32_t count)
+{
+    while (count > 0) stripe_give(map, --count);
+}
+
+odm_status odm__map_take_all(struct odm_map *map)
+{
+    uint32_t taken = 0;
+    while (taken < map->store->meta.fixed.stripes) {
+        odm_status status = stripe_take(map, taken);
+        if (status != ODM_OK) {
+            give_first(map, taken);
+            return status;
+        }
+        ++taken;
+    }
+    return ODM_OK;
+}
+
+void odm__map_give_all(struct odm_map *map)
+{
+    give_first(map, map->store->meta.fixed.stripes);
 }
 
 odm_status odm__map_settle(struct odm_map *map, uint64_t address)
@@ -332,12 +393,9 @@ static odm_status clear_locked(struct odm_map *map)
 odm_status odm__map_clear(struct odm_map *map)
 {
     odm_status status = odm__store_begin_writing(map->store, map->wait_ms, &map->error);
-    uint32_t taken = 0;
-    while (status == ODM_OK && taken < map->store->meta.fixed.stripes) {
-        status = stripe_take(map, taken);
-        if (status == ODM_OK) ++taken;
-    }
-    if (status == ODM_OK) status = clear_locked(map);
-    while (taken > 0) stripe_give(map, --taken);
+    if (status == ODM_OK) status = odm__map_take_all(map);
+    if (status != ODM_OK) return status;
+    status = clear_locked(map);
+    odm__map_give_all(map);
     return status;
 }

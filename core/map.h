@@ -66,6 +66,10 @@ odm_status odm__map_clear(struct odm_map *map);
 /* Returns when every reservation below an address is made good or void. */
 odm_status odm__map_settle(struct odm_map *map, uint64_t address);
 
+/* Takes the locks of all stripes, so that nobody writes; or none. */
+odm_status odm__map_take_all(struct odm_map *map);
+void odm__map_give_all(struct odm_map *map);
+
 /* Writes a live record anew at the tail, with its LSN, if it is still the one its key's slot names. The record lies below the
  * tail's segment, and its bytes stay mapped during the call. */
 odm_status odm__map_move(struct odm_map *map, const struct record *record, uint64_t hash);

@@ -20,7 +20,8 @@
 
 /* ---- marks -------------------------------------------------------------------------------------------------------- */
 
-static odm_status marks_now(const struct store *store, int index_fd, int lock_fd, struct marks *marks, odm_error *error)
+odm_status odm__recover_marks(const struct store *store, int index_fd, int lock_fd, struct marks *marks,
+                              odm_error *error)
 {
     memset(marks, 0, sizeof *marks);
     struct file_identity index, lock, directory = {0};
@@ -150,7 +151,7 @@ static odm_status find_files(const struct store *store, bool attached, struct fo
 
     struct marks now;
     int index_fd = found->index != NULL ? found->index->fd : found->lock_fd;
-    status = marks_now(store, index_fd, found->lock_fd, &now, error);
+    status = odm__recover_marks(store, index_fd, found->lock_fd, &now, error);
     if (status != ODM_OK) {
         found_close(found, writable);
         return status;
@@ -590,7 +591,7 @@ static odm_status lock_make(const struct store *store, const struct index_file *
     struct marks marks;
     status = odm__file_map(fd, sizeof(struct lock_file), 0, true, &base, error);
     if (status == ODM_OK) {
-        status = marks_now(store, index->fd, fd, &marks, error);
+        status = odm__recover_marks(store, index->fd, fd, &marks, error);
         struct lock_file *lock = base;
         lock->marks = marks;
         atomic_store(&lock->tail, tail);
@@ -851,6 +852,51 @@ static odm_status make_trusted(struct store *store, odm_error *error)
     return status;
 }
 
+/* ---- a replacement that was not finished --------------------------------------------------------------------------- */
+
+static bool same_index(const struct marks *a, const struct marks *b)
+{
+    return a->index_inode == b->index_inode && a->index_birth_ns == b->index_birth_ns;
+}
+
+odm_status odm__recover_replacement(const struct store *store, struct lock_file *lock, int lock_fd,
+                                    struct index_file *old, odm_error *error)
+{
+    if (atomic_load_explicit(&lock->replacing, memory_order_acquire) == 0) return ODM_OK;
+    struct index_file *named;
+    struct marks now, looked_through;
+    odm_status status = odm__index_open(&store->directory, INDEX_NAME, &store->meta.fixed, true, &named, error);
+    if (status == ODM_NOT_FOUND) return odm__fail(error, ODM_E_CORRUPT, "index is missing");
+    if (status != ODM_OK) return status;
+    status = odm__recover_marks(store, named->fd, lock_fd, &now, error);
+    // If the names were exchanged, whoever looks through the old one is told before anything is written to the new one.
+    if (status == ODM_OK && old != NULL) {
+        status = odm__recover_marks(store, old->fd, lock_fd, &looked_through, error);
+        if (status == ODM_OK && !same_index(&looked_through, &now)) odm__index_supersede(old);
+    }
+    if (status == ODM_OK) status = discard_index_new(store, error);
+    odm__index_close(named);
+    if (status != ODM_OK) return status;
+    lock->marks.index_inode = now.index_inode;
+    lock->marks.index_birth_ns = now.index_birth_ns;
+    atomic_store_explicit(&lock->replacing, 0, memory_order_release);
+    return ODM_OK;
+}
+
+/* For an opener that finds others attached, who may sleep for long before they write again. */
+static void mend_replacement(const struct store *store, const struct found_files *found)
+{
+    struct lock_client client;
+    bool mend;
+    if (odm__lock_attach(&client, found->lock, found->lock_fd, NULL) != ODM_OK)
+        return; // Until the descriptor is closed.
+    if (odm__lock_take(&client, &found->lock->compact, UINT32_MAX, "the compaction lock", &mend, NULL) != ODM_OK)
+        return;
+    odm_status status = odm__recover_replacement(store, found->lock, found->lock_fd, NULL, NULL);
+    if (status == ODM_OK) odm__lock_mended(&found->lock->compact);
+    odm__lock_give(&client, &found->lock->compact);
+}
+
 /* Beside others that have the lock shared: fine if one of them is a writer that is attached. */
 static odm_status join(struct store *store, bool *joined, odm_error *error)
 {
@@ -865,9 +911,10 @@ static odm_status join(struct store *store, bool *joined, odm_error *error)
     *joined = found.trusted;
     if (*joined) {
         adopt(store, &found);
-    } else {
-        found_close(&found, true);
+        return ODM_OK;
     }
+    if (found.lock != NULL && atomic_load(&found.lock->replacing) != 0) mend_replacement(store, &found);
+    found_close(&found, true);
     return ODM_OK;
 }
 
@@ -944,6 +991,7 @@ static odm_status find_trusted(const struct store *store, struct found_files *fo
         odm__index_close(found->index);
         found->index = NULL;
     }
+    if (status != ODM_OK) found_close(found, false);
     return status;
 }
 

@@ -28,6 +28,15 @@ odm_status odm__recover_read_only(struct store *store, odm_error *error);
 /* For a read-only store: if another index lies under the name by now and can be trusted, it becomes the store's. */
 odm_status odm__recover_look_again(struct store *store, odm_error *error);
 
+/* What the lock file should say of the files as they are. */
+odm_status odm__recover_marks(const struct store *store, int index_fd, int lock_fd, struct marks *marks,
+                              odm_error *error);
+
+/* Finishes the replacement of an open map's index (reindex.h) if the new one has its name already, else takes it back: for whose
+ * owner died over it. `old`: the index the caller looks through, or NULL. The caller owns the compaction lock. */
+odm_status odm__recover_replacement(const struct store *store, struct lock_file *lock, int lock_fd,
+                                    struct index_file *old, odm_error *error);
+
 /* ODM_E_CORRUPT: a file of a map that is linked from two places can not be written. */
 odm_status odm__linked(odm_error *error, const char *name, uint32_t links);
 

@@ -110,8 +110,7 @@ static odm_status sync_to(struct odm_map *map, uint64_t tail, uint64_t emptied)
     return status == ODM_OK ? write_slot(map, &slot, &next) : status;
 }
 
-/* Takes the sync lock, and mends what a dead owner left: one of two slots of meta torn, or head moved without telling. */
-static odm_status sync_take(struct odm_map *map)
+odm_status odm__sync_take(struct odm_map *map)
 {
     struct lock_line *line = &map->store->client.file->sync;
     bool mend;
@@ -133,7 +132,7 @@ static odm_status sync_take(struct odm_map *map)
     return status;
 }
 
-static void sync_give(struct odm_map *map)
+void odm__sync_give(struct odm_map *map)
 {
     odm__lock_give(&map->store->client, &map->store->client.file->sync);
 }
@@ -149,17 +148,17 @@ odm_status odm__sync(struct odm_map *map)
     // Acquire: partner of the release that moves the tail. Before the lock: another's sync may cover it.
     uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_acquire);
     if (map->store->in_memory && emptied <= atomic_load(&map->reader.index.header->head)) return ODM_OK;
-    status = sync_take(map);
+    status = odm__sync_take(map);
     if (status != ODM_OK) return status;
     status = sync_to(map, tail, emptied);
-    sync_give(map);
+    odm__sync_give(map);
     return status;
 }
 
 odm_status odm__sync_anew(struct odm_map *map, uint64_t first)
 {
     struct lock_file *lock = map->store->client.file;
-    odm_status status = sync_take(map);
+    odm_status status = odm__sync_take(map);
     if (status != ODM_OK) return status;
     uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_acquire);
     struct meta_slot slot;
@@ -174,7 +173,7 @@ odm_status odm__sync_anew(struct odm_map *map, uint64_t first)
     }
     // Killed before it: syncs go on failing, and odm_compact can be called again.
     if (status == ODM_OK) atomic_store_explicit(&lock->sync_failed, 0, memory_order_release);
-    sync_give(map);
+    odm__sync_give(map);
     return status;
 }
 

@@ -18,6 +18,11 @@ odm_status odm__sync(struct odm_map *map);
  * the head, and forgets the failure. */
 odm_status odm__sync_anew(struct odm_map *map, uint64_t first);
 
+/* Takes the sync lock, and mends what a dead owner left: one of two slots of meta torn, or head moved without telling. Then the
+ * handle's index is the newest. */
+odm_status odm__sync_take(struct odm_map *map);
+void odm__sync_give(struct odm_map *map);
+
 /* After a rollover: syncs if so much lies above the watermark that losing it to one bad sector would hurt. */
 void odm__sync_if_far(struct odm_map *map);
 

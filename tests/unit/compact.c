@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/wait.h>
 
 #include "map.h"
 #include "support.h"
@@ -402,4 +403,121 @@ Test(compact, updates_go_on_on_a_full_disk)
     expect_numbers(map, 0, 300, 300);
     cr_assert_eq(odm_count(map), 300);
     odm_close(map);
+}
+
+/* ---- the index ------------------------------------------------------------------------------------------------------- */
+
+/* After most keys were removed odm_compact makes the index small again, beside readers and writers that go on; with the few bits
+ * that the index keeps of a hash, and with more.
+ * Method: 1 stripe and 16, of which the latter needs bits of the hash that only the record's key has. */
+Test(compact, compact_makes_the_index_small_again)
+{
+    for (uint32_t stripes = 1; stripes <= 16; stripes *= 16) {
+        const char *path = temp_map_path();
+        odm_map *map = open_map(path, .stripes = stripes);
+        odm_map *dup, *reader, *other;
+        put_numbers(map, 0, 5000, 0);
+        uint64_t large = statistics_of(map).index_bytes;
+        remove_numbers(map, 200, 5000);
+        ok(odm_dup(map, &dup, NULL));
+        reader = open_map(path, .flags = ODM_READ_ONLY);
+        expect_numbers(dup, 0, 200, 0);
+        expect_numbers(reader, 0, 200, 0);
+        odm_iter *iter;
+        ok(odm_iter_open(dup, &iter));
+        ok(odm_iter_next(iter, NULL, NULL, NULL, NULL));
+
+        ok(odm_compact(map, NULL, NULL));
+        odm_statistics s = statistics_of(map);
+        cr_assert_lt(s.index_bytes, large / 2);
+        cr_assert_eq(s.count, 200);
+        cr_assert_lt(file_size(path_of(path, "index")), large);
+        cr_assert(!file_exists(path_of(path, "index.new")));
+        other = open_map(path);
+        put_numbers(dup, 200, 400, 1);
+        put_numbers(other, 400, 900, 1);
+        odm_map *all[] = {map, dup, reader, other};
+        for (size_t i = 0; i < COUNT_OF(all); i++) {
+            expect_numbers(all[i], 0, 200, 0);
+            expect_numbers(all[i], 200, 900, 1);
+            expect_no_numbers(all[i], 900, 5000);
+        }
+        size_t n = 1;
+        while (odm_iter_next(iter, NULL, NULL, NULL, NULL) == ODM_OK) n++;
+        cr_assert_geq(n, 200);
+        odm_iter_close(iter);
+        for (size_t i = 1; i < COUNT_OF(all); i++) odm_close(all[i]);
+        ok(odm_close(map));
+        map = open_map(path, .flags = ODM_VERIFY_READS);
+        expect_numbers(map, 200, 900, 1);
+        cr_assert_eq(odm_count(map), 900);
+        cr_assert_eq(statistics_of(map).recovery_kind, ODM_RECOVERY_NONE, "the lock file vouches for the new index");
+        odm_close(map);
+    }
+}
+
+static int exchange_and_die(int directory, const char *a, const char *b)
+{
+    (void)real_os()->exchange(directory, a, b);
+    _exit(7);
+}
+
+static int die_before_exchange(int directory, const char *a, const char *b)
+{
+    (void)directory, (void)a, (void)b;
+    _exit(7);
+}
+
+static void compact_and_die(void *path)
+{
+    odm_map *map;
+    must(odm_open(path, NULL, &map, NULL) == ODM_OK);
+    (void)odm_compact(map, NULL, NULL);
+    _exit(1);
+}
+
+/* Killed over the exchange of names, before it and after it: who lives finishes it or takes it back, whether it is a writer that
+ * had the map open all the time, or one that opens it now. */
+Test(compact, a_death_over_the_new_index_is_mended)
+{
+    for (int after = 0; after < 2; after++) {
+        for (int opener = 0; opener < 2; opener++) {
+            const char *path = temp_map_path();
+            odm_map *map = open_map(path), *other;
+            put_numbers(map, 0, 5000, 0);
+            remove_numbers(map, 100, 5000);
+            odm_map *reader = open_map(path, .flags = ODM_READ_ONLY);
+            odm__os.exchange = after ? exchange_and_die : die_before_exchange;
+            pid_t child = start_child(compact_and_die, (void *)(uintptr_t)path);
+            int status;
+            cr_assert_eq(waitpid(child, &status, 0), child);
+            cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 7);
+            odm__os.exchange = real_os()->exchange;
+            cr_assert(file_exists(path_of(path, "index.new")));
+
+            expect_numbers(map, 0, 100, 0); // Readers wait for nobody.
+            if (opener) {
+                other = open_map(path);
+                put_numbers(other, 100, 150, 1);
+                odm_close(other);
+            } else {
+                put_numbers(map, 100, 150, 1);
+            }
+            cr_assert(!file_exists(path_of(path, "index.new")));
+            other = open_map(path);
+            odm_map *all[] = {map, reader, other};
+            for (size_t i = 0; i < COUNT_OF(all); i++) {
+                expect_numbers(all[i], 0, 100, 0);
+                expect_numbers(all[i], 100, 150, 1);
+                cr_assert_eq(odm_count(all[i]), 150);
+            }
+            put_numbers(other, 0, 150, 2);
+            put_numbers(map, 150, 160, 2);
+            expect_numbers(map, 0, 160, 2);
+            expect_numbers(other, 0, 160, 2);
+            ok(odm_compact(map, NULL, NULL));
+            for (size_t i = 0; i < COUNT_OF(all); i++) expect_numbers(all[i], 0, 160, 2);
+            for (size_t i = 0; i < COUNT_OF(all); i++) odm_close(all[i]);
+        }
+    }
 }
