@@ -422,7 +422,8 @@ odm_status odm__log_successor(struct log *log, uint64_t number, uint64_t tail, u
                               odm_error *error)
 {
     // Few numbers are left out, so the files are asked for by name rather than listed.
-    for (uint64_t next = number + 1; next <= address_number(tail); ++next) {
+    uint64_t last = address_number(tail) < number + SEGMENT_SPAN_MAX ? address_number(tail) : number + SEGMENT_SPAN_MAX;
+    for (uint64_t next = number + 1; next <= last; ++next) {
         struct segment *segment;
         odm_status status = odm__log_segment(log, next, &segment, error);
         if (status == ODM_NOT_FOUND) continue;
@@ -658,7 +659,8 @@ static void below_add(void *context, const char *name)
 
 void odm__log_unlink_below(struct log *log, uint64_t old_head, uint64_t head)
 {
-    if (old_head != 0) {
+    // Not by name, either, if a damaged index says that head was far away.
+    if (old_head != 0 && address_number(head) - address_number(old_head) < SEGMENT_SPAN_MAX) {
         for (uint64_t n = address_number(old_head); n < address_number(head); ++n) segment_unlink(log, n);
         return;
     }

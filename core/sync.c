@@ -91,6 +91,17 @@ static odm_status read_slot(struct odm_map *map, struct meta_slot *slot)
     return odm__fail(&map->error, ODM_E_CORRUPT, "meta: its newer slot is lost");
 }
 
+/* Whether head may be moved there. Asked, because it is a number in the lock file: a wrong one would give the log away. */
+static odm_status check_emptied(struct odm_map *map, uint64_t emptied, uint64_t tail)
+{
+    uint64_t position;
+    bool begins_a_segment = emptied <= tail && address_offset(emptied) == SEGMENT_HEADER_SIZE &&
+                            odm__log_position(map->writer.log, emptied, &position);
+    if (begins_a_segment) return ODM_OK;
+    return odm__fail(&map->error, ODM_E_CORRUPT, "lock: the log is said to begin at %llx, which is no segment of it",
+                     (unsigned long long)emptied);
+}
+
 static odm_status sync_to(struct odm_map *map, uint64_t tail, uint64_t emptied)
 {
     if (atomic_load_explicit(&map->store->client.file->sync_failed, memory_order_acquire) != 0) {
@@ -100,6 +111,8 @@ static odm_status sync_to(struct odm_map *map, uint64_t tail, uint64_t emptied)
     odm_status status = read_slot(map, &slot);
     bool covered = status == ODM_OK && slot.watermark >= tail;
     if (status != ODM_OK || (covered && emptied <= slot.head)) return status;
+    if (emptied > slot.head) status = check_emptied(map, emptied, tail);
+    if (status != ODM_OK) return status;
 
     struct meta_slot next = slot;
     if (!covered) {
