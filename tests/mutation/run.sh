@@ -1,0 +1,75 @@
+#!/bin/sh
+# run.sh - leaves one rule of the engine out after the other, and shows which suite notices.
+#
+#   sh tests/mutation/run.sh [-a] [name...]
+#
+# Without names: all of mutants.txt. -a: runs every suite on each, rather than stopping at the first that notices. A suite
+# notices if it fails, crashes or hangs. The last lines are a table. The exit status is 0 if each rule is held by a suite.
+# Takes some seconds to a minute a rule, and a core.
+
+set -u
+cd "$(dirname "$0")/../.." || exit 1
+
+all=
+[ "${1-}" = -a ] && { all=yes; shift; }
+list=tests/mutation/mutants.txt
+folder=build/mutation
+seconds=150 # of a suite; then it hangs
+
+# Those that are fast first. Short counts: what takes a campaign to be noticed is not noticed.
+suites='unit_log unit_index unit_lock unit_map unit_meta unit_reader unit_sync unit_store unit_file unit_walk unit_batch
+    unit_compact model_model fuzz_operations fuzz_recovery fuzz_index fuzz_lock fuzz_meta crash_reboot crash_power crash_fail
+    hostile_files concurrency_threads concurrency_processes concurrency_kill concurrency_step_kill'
+
+rm -rf "$folder/source"
+mkdir -p "$folder/source" || exit 1
+cp -r CMakeLists.txt core include tests "$folder/source/"
+cp -r core "$folder/core"
+# With asserts; they are there to notice.
+cmake -S "$folder/source" -B "$folder/build" -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG='-O1 -g' \
+    -DOPENDISKMAP_BUILD_TESTS=ON > "$folder/configure.log" || exit 1
+
+names=$*
+[ -n "$names" ] || names=$(perl tests/mutation/apply.pl "$list")
+
+# Runs a suite on the library as it is: 0 if it passes.
+run_suite() {
+    case $1 in
+        fuzz_*) timeout "$seconds" "$folder/build/tests/fuzz/$1" "$folder/source/tests/fuzz/corpora/${1#fuzz_}" ;;
+        *) timeout "$seconds" "$folder/build/tests/$1" --jobs 1 --timeout 60 ;;
+    esac > "$folder/suite.log" 2>&1
+}
+
+restore() {
+    cp -p "$folder/core/"* "$folder/source/core/"
+}
+
+table=$folder/table
+: > "$table"
+for name in unmutated $names; do
+    restore
+    if [ "$name" != unmutated ]; then
+        perl tests/mutation/apply.pl "$list" "$name" "$folder/source" || { echo "$name: NOT APPLIED" >> "$table"; continue; }
+    fi
+    touch "$folder"/source/core/*.c
+    # shellcheck disable=SC2086
+    if ! ninja -C "$folder/build" $(for s in $suites; do echo "$s"; done) > "$folder/build.log" 2>&1; then
+        echo "$name: NOT BUILT" | tee -a "$table"
+        continue
+    fi
+    noticed=
+    for suite in $suites; do
+        run_suite "$suite" && continue
+        noticed="$noticed $suite"
+        [ -n "$all" ] || break
+    done
+    if [ "$name" = unmutated ]; then
+        [ -z "$noticed" ] || { echo "without any change these fail:$noticed"; exit 1; }
+        continue
+    fi
+    echo "$name:${noticed:- NOBODY}" | tee -a "$table"
+done
+restore
+echo
+sort "$table"
+! grep -q 'NOBODY\|NOT ' "$table"
