@@ -21,7 +21,7 @@ suites='unit_log unit_index unit_lock unit_map unit_meta unit_reader unit_sync u
     unit_compact model_model fuzz_operations fuzz_recovery fuzz_index fuzz_lock fuzz_meta crash_reboot crash_power crash_fail
     hostile_files concurrency_threads concurrency_processes concurrency_kill concurrency_step_kill'
 
-rm -rf "$folder/source"
+rm -rf "$folder/source" "$folder/core"
 mkdir -p "$folder/source" || exit 1
 cp -r CMakeLists.txt core include tests "$folder/source/"
 cp -r core "$folder/core"
@@ -40,8 +40,11 @@ run_suite() {
     esac > "$folder/suite.log" 2>&1
 }
 
+# Only what differs, so that only that is built again.
 restore() {
-    cp -p "$folder/core/"* "$folder/source/core/"
+    for file in "$folder"/core/*; do
+        cmp -s "$file" "$folder/source/core/${file##*/}" || cp "$file" "$folder/source/core/"
+    done
 }
 
 table=$folder/table
@@ -51,9 +54,8 @@ for name in unmutated $names; do
     if [ "$name" != unmutated ]; then
         perl tests/mutation/apply.pl "$list" "$name" "$folder/source" || { echo "$name: NOT APPLIED" >> "$table"; continue; }
     fi
-    touch "$folder"/source/core/*.c
     # shellcheck disable=SC2086
-    if ! ninja -C "$folder/build" $(for s in $suites; do echo "$s"; done) > "$folder/build.log" 2>&1; then
+    if ! ninja -C "$folder/build" $suites > "$folder/build.log" 2>&1; then
         echo "$name: NOT BUILT" | tee -a "$table"
         continue
     fi
