@@ -7,10 +7,12 @@
 
 #include "close.h"
 #include "compact.h"
+#include "job.h"
 #include "map.h"
 #include "os.h"
 #include "status.h"
 #include "sync.h"
+#include "verify.h"
 #include "walk.h"
 
 /* ---- opening and closing ------------------------------------------------------------------------------------------ */
@@ -138,6 +140,7 @@ odm_status odm_close(odm_map *map)
     if (map == NULL) return ODM_OK;
     odm__walk_orphan(map);
     odm__compact_close(map);
+    odm__job_end(map);
     odm_status status = odm__close_stamp(map);
     odm__map_close(map);
     return status;
@@ -165,6 +168,7 @@ odm_status odm_sync(odm_map *map, odm_error *error)
 odm_status odm_refresh(odm_map *map)
 {
     if (map == NULL) return ODM_E_INVALID;
+    if (__builtin_expect(map->job != NULL, 0)) odm__job_end(map); // It holds segments.
     return odm__reader_refresh(&map->reader, &map->error);
 }
 
@@ -396,7 +400,7 @@ static odm_status stat_fill(odm_map *map, odm_statistics *s)
     s->recovery_from = header->recovery_from;
     s->unlinked_bytes = odm__log_unlinked_bytes(&store->log, reader->head);
     stat_lock_file(map, s);
-    if (s->tail == 0) s->tail = slot.watermark;
+    if (s->tail == 0) s->tail = store->private_index ? store->log_end : slot.watermark;
     s->log_bytes = odm__log_bytes(&store->log, s->head, s->tail);
     s->dead_bytes = s->log_bytes > s->live_bytes ? s->log_bytes - s->live_bytes : 0;
 
@@ -449,9 +453,17 @@ odm_status odm_compact(odm_map *map, odm_progress *progress, odm_error *error)
 
 odm_status odm_verify(odm_map *map, odm_report *report, odm_progress *progress, odm_error *error)
 {
-    (void)report;
-    (void)progress;
-    return not_yet(map, "odm_verify", error);
+    if (map == NULL) return ODM_E_INVALID;
+    odm_status status = check_not_forked(map);
+    if (status == ODM_OK) status = check_progress(map, progress, "odm_verify");
+    if (status == ODM_OK && report != NULL && report->struct_size < sizeof report->struct_size) {
+        status = odm__fail(&map->error, ODM_E_INVALID,
+                           "odm_verify: report->struct_size is %u: set it to sizeof(odm_report)", report->struct_size);
+    }
+    // A child made by fork has no lock file before it attaches.
+    if (status == ODM_OK && !map->store->read_only) status = odm__store_attach(map->store, &map->error);
+    if (status == ODM_OK) status = odm__verify(map, report, progress);
+    return pass_on(map, status, error);
 }
 
 odm_status odm_backup(odm_map *map, const char *path, odm_progress *progress, odm_error *error)

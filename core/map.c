@@ -232,6 +232,16 @@ odm_status odm__map_settle(struct odm_map *map, uint64_t address)
     return ODM_OK;
 }
 
+odm_status odm__map_take_stripe(struct odm_map *map, uint32_t number)
+{
+    return stripe_take(map, number);
+}
+
+void odm__map_give_stripe(struct odm_map *map, uint32_t number)
+{
+    stripe_give(map, number);
+}
+
 odm_status odm__map_mend(struct odm_map *map)
 {
     odm_status status = odm__log_settle_tail(&map->writer, &map->error);

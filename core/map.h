@@ -39,7 +39,9 @@ struct odm_map {
     uint32_t flags;
     uint32_t wait_ms;
     struct odm_iter *iters; // open walks
-    odm_error error;        // detail of the last negative status
+    struct job *job;        // long work that is under way, or NULL
+    uint64_t job_count;
+    odm_error error; // detail of the last negative status
 };
 
 odm_status odm__map_open(struct store *store, uint32_t flags, uint32_t wait_ms, struct odm_map **result,
@@ -73,6 +75,10 @@ void odm__map_give_all(struct odm_map *map);
 /* Writes a live record anew at the tail, with its LSN, if it is still the one its key's slot names. The record lies below the
  * tail's segment, and its bytes stay mapped during the call. */
 odm_status odm__map_move(struct odm_map *map, const struct record *record, uint64_t hash);
+
+/* Takes a stripe's lock, mending what a dead owner left, and gives it back. */
+odm_status odm__map_take_stripe(struct odm_map *map, uint32_t number);
+void odm__map_give_stripe(struct odm_map *map, uint32_t number);
 
 /* Takes and gives back every lock, so that whatever the dead have left in the log's tail and in the stripes is mended. */
 odm_status odm__map_mend(struct odm_map *map);

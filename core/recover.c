@@ -1029,6 +1029,7 @@ static odm_status build_private(struct store *store, odm_error *error)
         rebuild_report(&rebuild, index, false, true);
         store->index = index;
         store->private_index = true;
+        store->log_end = rebuild.end;
     }
     rebuild_free(&rebuild);
     return status;

@@ -31,6 +31,7 @@ struct store {
     bool in_memory;
     bool opening;       // not ready to be shared
     bool private_index; // read-only, and no index could be trusted
+    uint64_t log_end;   // where the log ends, for a private index
     struct directory directory;
     struct directory private_directory; // in memory: where a private index lies
     struct meta meta;

@@ -1,0 +1,172 @@
+/* job.c - long work in steps. Contract: job.h. */
+#include "job.h"
+
+#include <stdlib.h>
+
+#include "os.h"
+#include "status.h"
+
+enum { AT_NUMBER }; // of odm_progress.position
+
+odm_status odm__job_find(struct odm_map *map, const odm_progress *progress, const char *what,
+                         void (*free)(struct odm_map *map, struct job *job), struct job **job)
+{
+    *job = NULL;
+    uint64_t number = progress == NULL ? 0 : progress->position[AT_NUMBER];
+    if (number == 0) {
+        odm__job_end(map);
+        return ODM_OK;
+    }
+    if (map->job == NULL || map->job->number != number || map->job->free != free) {
+        return odm__fail(
+            &map->error, ODM_E_INVALID,
+            "%s: what `progress` goes on with has ended: by a refresh, an error, or other long work. Begin "
+            "anew, with a progress of zeros",
+            what);
+    }
+    *job = map->job;
+    return ODM_OK;
+}
+
+void odm__job_begin(struct odm_map *map, struct job *job, odm_progress *progress)
+{
+    assert(map->job == NULL);
+    job->number = ++map->job_count;
+    map->job = job;
+    if (progress != NULL) progress->position[AT_NUMBER] = job->number;
+}
+
+void odm__job_set_clock(struct job *job, const odm_progress *progress)
+{
+    bool unlimited = progress == NULL || progress->max_ms == 0;
+    job->until_ns = unlimited ? UINT64_MAX : odm__os.now_ns() + progress->max_ms * UINT64_C(1000000);
+}
+
+bool odm__job_is_late(const struct job *job)
+{
+    return job->until_ns != UINT64_MAX && odm__os.now_ns() >= job->until_ns;
+}
+
+void odm__job_end(struct odm_map *map)
+{
+    struct job *job = map->job;
+    map->job = NULL;
+    if (job != NULL) job->free(map, job);
+}
+
+/* ---- the log -------------------------------------------------------------------------------------------------------- */
+
+/* What writers share says where the log ends, if this handle can see it; else what the index was built from. */
+odm_status odm__job_tail(struct odm_map *map, uint64_t *tail)
+{
+    struct store *store = map->store;
+    if (!store->read_only) {
+        *tail = atomic_load_explicit(&store->client.file->tail, memory_order_acquire);
+        return ODM_OK;
+    }
+    if (store->private_index) {
+        *tail = store->log_end;
+        return ODM_OK;
+    }
+    if (!store->lock_is_current) {
+        struct meta_slot slot;
+        odm_status status = odm__meta_read_slot(&store->meta, &slot, &map->error);
+        if (status == ODM_OK) *tail = slot.watermark;
+        return status;
+    }
+    int fd;
+    odm_status status = odm__file_open(&store->directory, "lock", false, &fd, &map->error);
+    if (status == ODM_NOT_FOUND) status = odm__fail(&map->error, ODM_E_CORRUPT, "lock is missing");
+    if (status != ODM_OK) return status;
+    ssize_t size = odm__os.read_at(fd, tail, sizeof *tail, offsetof(struct lock_file, tail));
+    if (size != (ssize_t)sizeof *tail) status = odm__fail_os(&map->error, "read", "lock");
+    odm__os.close(fd);
+    return status;
+}
+
+static const struct chain_link *chain_find(const struct chain *chain, uint64_t number)
+{
+    for (size_t i = 0; i < chain->count; ++i) {
+        if (chain->links[i].number == number) return chain->links[i].whole ? &chain->links[i] : NULL;
+    }
+    return NULL;
+}
+
+/* The first segment after a gap; 0 if there is none up to the tail's. */
+static uint64_t chain_after(const struct chain *chain, uint64_t number, uint64_t tail)
+{
+    for (size_t i = 0; i < chain->count; ++i) {
+        const struct chain_link *link = &chain->links[i];
+        if (link->number > number && link->number <= address_number(tail) && link->whole) return link->number;
+    }
+    return 0;
+}
+
+static odm_status hold_chain(struct odm_map *map, struct job_log *log, const struct chain *chain)
+{
+    uint64_t address = log->head;
+    while (address != 0) {
+        struct job_segment *more = realloc(log->segments, (log->count + 1) * sizeof *more);
+        if (more == NULL) return odm__fail(&map->error, ODM_E_NO_MEMORY, "out of memory");
+        log->segments = more;
+        struct job_segment *held = &more[log->count++];
+        uint64_t number = address_number(address);
+        *held = (struct job_segment){.number = number, .first = address, .end = UINT64_MAX};
+        if (chain_find(chain, number) != NULL) {
+            odm_status status = odm__log_segment(map->writer.log, number, &held->segment, &map->error);
+            if (status != ODM_OK) held->segment = NULL;
+            if (status != ODM_OK && status != ODM_NOT_FOUND) return status;
+        }
+        uint64_t next = UINT64_MAX;
+        if (number == address_number(log->tail)) {
+            held->end = log->tail;
+            return ODM_OK;
+        }
+        if (held->segment != NULL) odm__chain_next(chain, address, &held->end, &next);
+        if (next == UINT64_MAX) {
+            uint64_t after = chain_after(chain, number, log->tail);
+            next = after == 0 ? 0 : address_make(after, SEGMENT_HEADER_SIZE);
+        }
+        address = next;
+    }
+    return ODM_OK;
+}
+
+static bool is_complete(const struct job_log *log)
+{
+    for (size_t i = 0; i < log->count; ++i) {
+        if (log->segments[i].segment == NULL || log->segments[i].end == UINT64_MAX) return false;
+    }
+    return log->count == 0 || log->segments[log->count - 1].number == address_number(log->tail);
+}
+
+odm_status odm__job_hold_log(struct odm_map *map, struct job_log *log)
+{
+    for (;;) {
+        *log = (struct job_log){.count = 0};
+        odm_status status = odm__reader_renew(&map->reader, &map->error);
+        if (status == ODM_OK) status = odm__meta_read_slot(&map->store->meta, &log->slot, &map->error);
+        // The tail before the chain is read: every segment up to it has its header.
+        if (status == ODM_OK) status = odm__job_tail(map, &log->tail);
+        log->head = map->reader.head;
+        struct chain chain;
+        if (status == ODM_OK) status = odm__log_chain(map->writer.log, log->head, &chain, &map->error);
+        if (status != ODM_OK) return status;
+        status = hold_chain(map, log, &chain);
+        odm__chain_free(&chain);
+        // Compaction may have taken the oldest away meanwhile.
+        bool moved = odm__reader_is_stale(&map->reader);
+        if (status == ODM_OK && (is_complete(log) || !moved)) return ODM_OK;
+        odm__job_release_log(map, log);
+        if (status != ODM_OK) return status;
+    }
+}
+
+void odm__job_release_log(struct odm_map *map, struct job_log *log)
+{
+    for (size_t i = 0; i < log->count; ++i) {
+        if (log->segments[i].segment != NULL) odm__log_release(map->writer.log, log->segments[i].segment);
+    }
+    free(log->segments);
+    *log = (struct job_log){.count = 0};
+}
