@@ -271,14 +271,20 @@ static odm_status verify_slots(struct odm_map *map, struct verify *verify)
         if (slot == SLOT_EMPTY || slot == SLOT_TOMBSTONE) continue;
         ++verify->chunk_count;
         odm_status failed;
+        // As if it were lent: while its key is looked up the segment may leave the map.
+        struct reader *reader = &map->reader;
+        uint64_t recycled = reader->recycled;
+        bool lent = reader->lent;
+        reader->lent = true;
         const char *wrong = look_at_slot(map, verify, i, &failed);
+        reader->lent = lent;
         if (wrong != NULL && still_there(map, verify, i)) {
             bad_slot(map, verify, i, wrong);
-        } else if (failed != ODM_OK && !odm__reader_is_stale(&map->reader)) {
+        } else if (failed != ODM_OK && !odm__reader_is_stale(reader)) {
             return failed;
         }
-        if (odm__reader_is_stale(&map->reader)) {
-            odm_status status = odm__reader_renew(&map->reader, &map->error);
+        if (odm__reader_is_stale(reader) || reader->recycled != recycled) {
+            odm_status status = odm__reader_renew(reader, &map->error);
             if (status != ODM_OK) return status;
         }
     }

@@ -665,9 +665,6 @@ Test(api, what_is_not_in_this_version_says_so)
     odm_map *map = open_map(temp_map_path());
     odm_error error = {.struct_size = sizeof error};
     odm_progress progress = {.struct_size = sizeof progress};
-    odm_report report = {.struct_size = sizeof report};
-    expect_status(odm_verify(map, &report, &progress, &error), ODM_E_UNSUPPORTED);
-    expect_message(error, "odm_verify");
     expect_status(odm_backup(map, temp_map_path(), &progress, &error), ODM_E_UNSUPPORTED);
     expect_message(error, "odm_backup");
     expect_status(odm_compact(NULL, NULL, NULL), ODM_E_INVALID);

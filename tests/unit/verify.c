@@ -91,9 +91,7 @@ Test(verify, goes_on_where_it_was)
     odm_progress progress = {.struct_size = sizeof progress, .max_ms = 1};
     uint64_t done = 0;
     unsigned steps = 0;
-    static _Atomic uint64_t clock_ns;
     odm_status status = ODM_OK;
-    (void)clock_ns;
     for (; status == ODM_OK; steps++) {
         status = odm_verify(map, &report, &progress, NULL);
         cr_assert_geq(progress.done, done);
@@ -203,8 +201,13 @@ static void write_and_verify(void *context, unsigned number)
     } else {
         struct sequence sequence = sequence_start(50 + number);
         while (!busy->stop) {
-            struct test_write write = write_random(&sequence, 300, 700, number == 2);
-            if (write_do(&write, map) != ODM_OK) busy->failures++;
+            static const char value[700] = "of a busy writer";
+            uint64_t key = sequence_below(&sequence, 300), choice = sequence_below(&sequence, 1000);
+            odm_status status = ODM_OK;
+            if (choice < 750) status = odm_put(map, &key, 8, value, (size_t)sequence_below(&sequence, sizeof value));
+            if (choice >= 750) status = odm_remove(map, &key, 8);
+            if (choice == 999 && number == 2) status = odm_clear(map, NULL);
+            if (status < 0) busy->failures++;
             if (sequence_below(&sequence, 200) == 0 && odm_sync(map, NULL) != ODM_OK) busy->failures++;
         }
     }
@@ -324,7 +327,7 @@ Test(verify, names_a_missing_segment)
         map = open_map(path);
         odm_report report = report_of(map, ODM_E_CORRUPT);
         cr_assert_geq(report.bad_records, 1);
-        cr_assert_eq(report.bad_number, kind == 0 ? number - 1 : number - 1);
+        cr_assert_eq(report.bad_number, number - 1);
         cr_assert_gt(report.bad_slots, 0);
         ok(odm_close(map));
     }
@@ -365,8 +368,7 @@ Test(verify, names_a_damaged_slot)
         uint64_t was = *slot, other_was = *other;
         uint32_t cold_was = *cold;
         int kind = (int)(n / 3 % 7);
-        uint32_t found = 0, used = *chunk.used;
-        (void)found;
+        uint32_t used = *chunk.used;
         if (kind == 0) *slot = was ^ 1;                                          // one unit beside
         if (kind == 1) *slot = was ^ (UINT64_C(1) << (SLOT_TAG_SHIFT + 3));      // a tag
         if (kind == 2) *slot = was ^ (UINT64_C(1) << (ADDRESS_OFFSET_BITS + 7)); // a segment that is not
