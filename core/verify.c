@@ -248,6 +248,9 @@ static const char *look_at_slot(struct odm_map *map, struct verify *verify, uint
     if (atomic_load_explicit(&cold[i], memory_order_relaxed) != cold_make(hash))
         return "a slot's cold word is not that of its key";
 
+    uint32_t mask = verify->copy.slot_count - 1, at = hash_home(hash) & mask;
+    while (at != i && verify->copy.slots[at] != slot) at = (at + 1) & mask;
+    if (at != i) return "a slot is there twice";
     const struct record_header *found;
     status = odm__reader_find(reader, record.key, record.key_size, hash, &found, &map->error);
     if (status == ODM_NOT_FOUND) return "a slot can not be reached from its key's home";
