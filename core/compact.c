@@ -89,10 +89,12 @@ static uint64_t less(uint64_t a, uint64_t b)
     return a > b ? a - b : 0;
 }
 
-/* Dead bytes below which a full disk is not worth compacting for: more would be written than given back. */
-static uint64_t worth_of_room(const struct space *space)
+/* Dead bytes below which a full disk is not worth compacting for: the whole log may have to be written anew for a segment of
+ * room. For a remove it is, as soon as there is one to be had: it is how a user gets out of a full disk. */
+static uint64_t worth_of_room(const struct space *space, bool is_put)
 {
-    return space->dead_max == UINT64_MAX ? UINT64_MAX : 2 * space->segment;
+    if (space->dead_max == UINT64_MAX) return UINT64_MAX;
+    return is_put ? 2 * space->segment : space->segment / 4 * 5;
 }
 
 /* ---- looking through ---------------------------------------------------------------------------------------------- */
@@ -276,7 +278,7 @@ static void set_pace(struct odm_map *map)
 
     uint64_t dead = less(space.kept, space.live);
     uint64_t dead_min = space.dead_max / 4 * 3;
-    if (disk_is_full(map)) dead_min = worth_of_room(&space);
+    if (disk_is_full(map)) dead_min = worth_of_room(&space, true);
     compaction->on = may_compact(map) && dead > dead_min;
     if (!compaction->on) {
         // Others append too, so not all that is left until then.
@@ -370,13 +372,13 @@ static bool retire(struct odm_map *map)
 
 /* Empties and retires the oldest segments until that is worth a segment of room, or everything was looked through once. Each
  * turn needs no more room than one segment, which the turn before has given back. True: it is worth another try. */
-static __attribute__((noinline, cold)) bool make_room(struct odm_map *map)
+static __attribute__((noinline, cold)) bool make_room(struct odm_map *map, bool for_put)
 {
     struct lock_file *lock = lock_file(map);
     struct space space;
     uint64_t from, at;
     if (!may_compact(map) || !measure(map, &space)) return false;
-    if (less(space.log, space.live) < worth_of_room(&space)) return false;
+    if (less(space.log, space.live) < worth_of_room(&space, for_put)) return false;
     if (!odm__log_position(map->writer.log, position(map), &from)) return false;
 
     uint64_t limit = address_number(atomic_load_explicit(&lock->tail, memory_order_acquire));
@@ -411,7 +413,7 @@ static inline odm_status write_with_room(struct odm_map *map, const struct write
     odm_status status = try_write(map, write);
     if (__builtin_expect(status != ODM_E_NO_SPACE, 1)) return status;
     odm_error error = map->error;
-    bool again = make_room(map);
+    bool again = make_room(map, write != NULL && write->kind == RECORD_PUT);
     map->error = error;
     return again ? try_write(map, write) : status;
 }

@@ -448,6 +448,13 @@ static uint64_t power_of_two_up(uint64_t size)
     return power;
 }
 
+static uint64_t segment_size_min(uint64_t number, uint64_t record_bytes)
+{
+    uint64_t size = record_bytes + SEGMENT_HEADER_SIZE;
+    if (number >= SEGMENT_NUMBER_LATE && size < SEGMENT_SIZE_MIN_LATE) size = SEGMENT_SIZE_MIN_LATE;
+    return size < SEGMENT_SIZE_MIN ? SEGMENT_SIZE_MIN : size;
+}
+
 /* A few hundred segments at most; a small map that was written much gets bigger ones, so that it rolls over rarely.
  * log_bytes: from head to tail; position: appended since the map was made. */
 static uint64_t segment_size(const struct log *log, uint64_t number, uint64_t log_bytes, uint64_t position,
@@ -459,8 +466,7 @@ static uint64_t segment_size(const struct log *log, uint64_t number, uint64_t lo
     if (size < hot) size = hot;
     // A log that is not small anyway gets segments of whole huge pages.
     if (log_bytes >= 16 * (uint64_t)POPULATE_HUGE && size < POPULATE_HUGE) size = POPULATE_HUGE;
-    if (number >= SEGMENT_NUMBER_LATE && size < SEGMENT_SIZE_MIN_LATE) size = SEGMENT_SIZE_MIN_LATE;
-    if (size < record_bytes + SEGMENT_HEADER_SIZE) size = record_bytes + SEGMENT_HEADER_SIZE;
+    if (size < segment_size_min(number, record_bytes)) size = segment_size_min(number, record_bytes);
     size = power_of_two_up(size);
     return size < SEGMENT_SIZE_MAX ? size : SEGMENT_SIZE_MAX;
 }
@@ -672,13 +678,19 @@ void odm__log_unlink_below(struct log *log, uint64_t old_head, uint64_t head)
 }
 
 odm_status odm__log_make_spare(struct log *log, uint64_t number, uint64_t position, uint64_t log_bytes,
-                               uint64_t record_bytes, uint64_t *spare, odm_error *error)
+                               uint64_t record_bytes, bool shrink, uint64_t *spare, odm_error *error)
 {
     uint64_t size = segment_size(log, number, log_bytes, position, record_bytes);
+    uint64_t size_min = shrink ? segment_size_min(number, record_bytes) : size;
     char name[SEGMENT_NAME_SIZE];
     odm__segment_name(number, name);
     int fd;
     odm_status status = odm__file_create(&log->directory, name, size, &fd, error);
+    // A full disk may still have room for a smaller one: maybe the one that compaction has just given back.
+    while (status == ODM_E_NO_SPACE && size / 2 >= size_min) {
+        size = power_of_two_up(size / 2);
+        status = odm__file_create(&log->directory, name, size, &fd, error);
+    }
     if (status != ODM_OK) return status;
     populate(log, fd, size);
     odm__os.close(fd);
@@ -697,8 +709,9 @@ static odm_status number_take(struct lock_file *lock, uint64_t head, uint64_t *n
     return odm__fail(error, ODM_E_NO_SPACE, "the log has %" PRIu64 " segments: compact the map", SEGMENT_SPAN_MAX);
 }
 
-/* Makes one spare with room for a record of this size. The append lock is not held. */
-static odm_status spare_make(struct log_writer *writer, uint64_t head, uint64_t record_bytes, odm_error *error)
+/* Makes one spare with room for a record of this size; a smaller one than it should be if the disk has no room and `shrink`. The append lock is not held. */
+static odm_status spare_make(struct log_writer *writer, uint64_t head, uint64_t record_bytes, bool shrink,
+                             odm_error *error)
 {
     struct log *log = writer->log;
     struct lock_file *lock = log->lock;
@@ -712,7 +725,7 @@ static odm_status spare_make(struct log_writer *writer, uint64_t head, uint64_t 
     do { // A file that has the name already was made by somebody who failed, and could not even unlink it.
         status = number_take(lock, head, &number, error);
         if (status != ODM_OK) return status;
-        status = odm__log_make_spare(log, number, position, log_bytes, record_bytes, &word, error);
+        status = odm__log_make_spare(log, number, position, log_bytes, record_bytes, shrink, &word, error);
     } while (status == ODM_EXISTS);
     if (status == ODM_E_NO_SPACE) atomic_store_explicit(&lock->no_space, 1, memory_order_relaxed);
     if (status != ODM_OK) {
@@ -751,7 +764,7 @@ void odm__log_after_rollover(struct log_writer *writer, uint64_t head)
     for (int i = 0; i < SPARES_KEPT; ++i) {
         uint64_t tail = atomic_load_explicit(&log->lock->tail, memory_order_acquire);
         if (spares_above(log->lock, tail).count >= SPARES_KEPT) return;
-        if (spare_make(writer, head, 0, NULL) != ODM_OK) return;
+        if (spare_make(writer, head, 0, false, NULL) != ODM_OK) return;
     }
 }
 
@@ -891,6 +904,11 @@ static enum obstacle try_reserve(struct log_writer *writer, struct append *appen
         *number = address_number(tail);
         enum obstacle obstacle = tail_ready(writer, tail);
         if (obstacle != OBSTACLE_NONE) return obstacle;
+        // While no spare can be made, the last one is compaction's also when it has become the tail.
+        bool left_to_moves = append->class != APPEND_MOVE &&
+                             atomic_load_explicit(&lock->no_space, memory_order_relaxed) != 0 &&
+                             spares_above(lock, tail).count == 0;
+        if (__builtin_expect(left_to_moves, 0)) return OBSTACLE_NO_SPARE;
         if (size <= writer->tail->size - address_offset(tail)) {
             reserve_at_tail(writer, tail, size, append);
             return OBSTACLE_NONE;
@@ -911,13 +929,13 @@ static enum obstacle try_roll(struct log_writer *writer, uint64_t *number)
 
 /* Takes an obstacle out of the way, while the append lock is not held; size: of the record that is to be appended. */
 static odm_status overcome(struct log_writer *writer, uint64_t head, enum obstacle obstacle, uint64_t number,
-                           uint64_t size, odm_error *error)
+                           enum append_class class, uint64_t size, odm_error *error)
 {
     switch (obstacle) {
         case OBSTACLE_NONE: return ODM_OK;
         case OBSTACLE_TAIL_NOT_MAPPED: return tail_move(writer, number, error);
         case OBSTACLE_SPARE_NOT_MAPPED: return spare_move(writer, number, error);
-        case OBSTACLE_NO_SPARE: return spare_make(writer, head, size, error);
+        case OBSTACLE_NO_SPARE: return spare_make(writer, head, size, class == APPEND_MOVE, error);
         case OBSTACLE_DAMAGE: break;
     }
     return odm__fail(error, ODM_E_CORRUPT, "lock: the tail lies outside log/%011" PRIu64, number);
@@ -930,7 +948,7 @@ odm_status odm__log_reserve(struct log_writer *writer, uint64_t head, struct app
     assert(size <= ODM_RECORD_SIZE_MAX);
 
     while (append->class == APPEND_PUT && atomic_load_explicit(&lock->no_space, memory_order_relaxed) != 0) {
-        odm_status status = spare_make(writer, head, size, error);
+        odm_status status = spare_make(writer, head, size, false, error);
         if (status != ODM_OK) return status;
     }
     for (;;) {
@@ -943,7 +961,7 @@ odm_status odm__log_reserve(struct log_writer *writer, uint64_t head, struct app
             writer->appended_bytes += size;
             return ODM_OK;
         }
-        status = overcome(writer, head, obstacle, number, size, error);
+        status = overcome(writer, head, obstacle, number, append->class, size, error);
         if (status != ODM_OK) return status;
     }
 }
@@ -958,7 +976,7 @@ odm_status odm__log_roll(struct log_writer *writer, uint64_t head, uint64_t *fir
         *first = atomic_load_explicit(&writer->log->lock->tail, memory_order_relaxed);
         append_give(writer);
         if (obstacle == OBSTACLE_NONE) return ODM_OK;
-        status = overcome(writer, head, obstacle, number, 0, error);
+        status = overcome(writer, head, obstacle, number, APPEND_MOVE, 0, error);
         if (status != ODM_OK) return status;
     }
 }

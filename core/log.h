@@ -178,9 +178,9 @@ void odm__log_writer_close(struct log_writer *writer);
  * log before it since the map was made; log_bytes: those since head. */
 odm_status odm__log_begin(struct log *log, uint64_t number, uint64_t predecessor_end, uint64_t position,
                           uint64_t log_bytes, odm_error *error);
-/* Makes a file to be a spare, and the word for it. ODM_EXISTS, without a message, if the name is taken. */
+/* Makes a file to be a spare, and the word for it; a smaller one than it should be if the disk has no room and `shrink`. ODM_EXISTS, without a message, if the name is taken. */
 odm_status odm__log_make_spare(struct log *log, uint64_t number, uint64_t position, uint64_t log_bytes,
-                               uint64_t record_bytes, uint64_t *spare, odm_error *error);
+                               uint64_t record_bytes, bool shrink, uint64_t *spare, odm_error *error);
 /* Removes the files of segments that lie below head: those from `old_head` on; 0: whatever is in the directory. A file that
  * can not be removed goes the next time. */
 void odm__log_unlink_below(struct log *log, uint64_t old_head, uint64_t head);

@@ -574,7 +574,7 @@ static void make_first_spares(const struct rebuild *rebuild, uint64_t tail, uint
     struct log *log = (struct log *)(uintptr_t)&rebuild->store->log;
     for (uint64_t i = 0; i < SPARES_KEPT; ++i) {
         uint64_t number = address_number(tail) + 1 + i;
-        if (odm__log_make_spare(log, number, rebuild->position, 0, 0, &spare[i], NULL) != ODM_OK) break;
+        if (odm__log_make_spare(log, number, rebuild->position, 0, 0, false, &spare[i], NULL) != ODM_OK) break;
     }
 }
 

@@ -458,10 +458,10 @@ Test(log, late_segments_are_big)
 {
     odm_map *map = open_map(temp_map_path());
     uint64_t spare;
-    ok(odm__log_make_spare(log_of(map), SEGMENT_NUMBER_LATE, 0, 0, 0, &spare, NULL));
+    ok(odm__log_make_spare(log_of(map), SEGMENT_NUMBER_LATE, 0, 0, 0, false, &spare, NULL));
     cr_assert_eq(spare_size(spare), SEGMENT_SIZE_MIN_LATE);
     cr_assert_eq(spare_number(spare), SEGMENT_NUMBER_LATE);
-    ok(odm__log_make_spare(log_of(map), SEGMENT_NUMBER_LATE - 1, 0, 0, 0, &spare, NULL));
+    ok(odm__log_make_spare(log_of(map), SEGMENT_NUMBER_LATE - 1, 0, 0, 0, false, &spare, NULL));
     cr_assert_eq(spare_size(spare), SEGMENT_SIZE_MIN);
     odm_close(map);
 }
