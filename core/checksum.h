@@ -18,13 +18,16 @@ static inline uint32_t check_value(const void *value, uint64_t value_size, uint6
 }
 
 /* Bytes 4 to 23 of a header. */
-struct checked_header {
-    uint32_t word;
-    uint32_t value_size;
-    uint32_t check_b;
-    uint32_t lsn_low, lsn_high;
-};
-_Static_assert(sizeof(struct checked_header) == 20, "no padding");
+enum { CHECKED_HEADER_SIZE = 20 };
+static inline void checked_header(unsigned char *bytes, uint32_t word, uint32_t value_size, uint32_t check_b,
+                                  uint64_t lsn)
+{
+    // Few wide stores: what is loaded from several at once waits until they have left the processor.
+    const uint64_t words[2] = {word | (uint64_t)value_size << 32, check_b | lsn << 32};
+    const uint32_t lsn_high = (uint32_t)(lsn >> 32);
+    memcpy(bytes, words, sizeof words);
+    memcpy(bytes + sizeof words, &lsn_high, sizeof lsn_high);
+}
 
 /* Check A: over bytes 4 to 23 of the header and the key. For reserved records and fillers: without a key, and with
  * check_b taken as 0. */
@@ -32,19 +35,20 @@ static inline uint32_t check_header(uint32_t word, uint32_t value_size, uint32_t
                                     uint64_t key_size, uint64_t seed, uint64_t address)
 {
     enum { AT_ONCE_MAX = 256 };
-    struct {
-        struct checked_header header;
-        unsigned char key[AT_ONCE_MAX];
-    } bytes;
-    bytes.header = (struct checked_header){word, value_size, check_b, (uint32_t)lsn, (uint32_t)(lsn >> 32)};
+    unsigned char bytes[CHECKED_HEADER_SIZE + AT_ONCE_MAX];
+    checked_header(bytes, word, value_size, check_b, lsn);
     if (key_size <= AT_ONCE_MAX) {
-        if (key_size != 0) memcpy(bytes.key, key, key_size);
-        return (uint32_t)XXH3_64bits_withSeed(&bytes, sizeof bytes.header + key_size, seed ^ address);
+        if (key_size == 8) { // not worth a call
+            memcpy(bytes + CHECKED_HEADER_SIZE, key, 8);
+        } else if (key_size != 0) {
+            memcpy(bytes + CHECKED_HEADER_SIZE, key, key_size);
+        }
+        return (uint32_t)XXH3_64bits_withSeed(bytes, CHECKED_HEADER_SIZE + key_size, seed ^ address);
     }
     XXH3_state_t state;
     XXH3_INITSTATE(&state);
     XXH3_64bits_reset_withSeed(&state, seed ^ address);
-    XXH3_64bits_update(&state, &bytes.header, sizeof bytes.header);
+    XXH3_64bits_update(&state, bytes, CHECKED_HEADER_SIZE);
     XXH3_64bits_update(&state, key, key_size);
     return (uint32_t)XXH3_64bits_digest(&state);
 }

@@ -288,10 +288,18 @@ static bool word_is_sane(const struct index *index, uint64_t word)
     return word_location(word) + chunk_units(word_bits(word)) <= index->limit;
 }
 
+/* Whether a word is that of a chunk of the usual size, within what is known of the file. */
+static bool word_is_usual(const struct index *index, uint64_t word)
+{
+    uint64_t unusual = WORD_BIG | UINT64_C(31) << WORD_BIGGER_SHIFT | UINT64_C(31) << WORD_SMALLER_SHIFT;
+    return (word & unusual) == 0 && word_location(word) - 1 < index->limit - chunk_units(CHUNK_SLOT_BITS);
+}
+
 /* The fast path looks only at where a chunk begins; here it is used as a whole, and the file may have grown since. */
 static bool word_is_usable(struct index *index, uint64_t word, unsigned depth_max)
 {
     if (word_depth(word) > depth_max) return false;
+    if (__builtin_expect(word_is_usual(index, word), 1)) return true;
     return word_is_sane(index, word) || (limit_refresh(index, NULL) == ODM_OK && word_is_sane(index, word));
 }
 
@@ -411,20 +419,17 @@ odm_status odm__index_chunk(struct index *index, uint64_t hash, struct chunk *ch
     uint64_t word;
     odm_status status = odm__index_word(index, hash, &word, error);
     if (status != ODM_OK) return status;
-    struct root_cache *cache = &index->roots[hash_stripe(hash, index->stripe_bits)];
+    const struct root_cache *cache = &index->roots[hash_stripe(hash, index->stripe_bits)];
     if (!word_is_usable(index, word, cache->depth)) {
         return odm__fail(error, ODM_E_CORRUPT, "index: a word is %" PRIx64, word);
     }
-    uint64_t prefix = hash_prefix(hash, index->stripe_bits, cache->depth);
-    uint64_t first = prefix >> (cache->depth - word_depth(word)) << (cache->depth - word_depth(word));
-    *chunk = (struct chunk){
-        .slots = chunk_slots(index, word),
-        .cold = chunk_cold(index, word),
-        .used = &directory_used(cache)[first],
-        .slot_count = UINT32_C(1) << word_bits(word),
-        .word = word,
-        .first = first,
-    };
+    unsigned deeper = cache->depth - word_depth(word);
+    chunk->slots = chunk_slots(index, word);
+    chunk->slot_count = UINT32_C(1) << word_bits(word);
+    chunk->cold = (odm__u32 *)(void *)(chunk->slots + chunk->slot_count);
+    chunk->word = word;
+    chunk->first = (hash >> cache->shift & cache->mask) >> deeper << deeper;
+    chunk->used = &directory_used(cache)[chunk->first];
     return ODM_OK;
 }
 

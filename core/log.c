@@ -981,16 +981,25 @@ odm_status odm__log_roll(struct log_writer *writer, uint64_t head, uint64_t *fir
     }
 }
 
+/* Copies bytes, and zeros to the next multiple of 8. */
+static inline void copy_padded(unsigned char *to, const void *from, uint64_t size)
+{
+    if (size == 8) { // not worth a call
+        memcpy(to, from, 8);
+    } else if (size != 0) {
+        memset(to + padded(size) - 8, 0, 8);
+        memcpy(to, from, size);
+    }
+}
+
 void odm__log_complete(const struct log *log, const struct append *append, const void *key, const void *value)
 {
     uint64_t seed = log->fixed->seed;
     struct record_header *header = (struct record_header *)(void *)append->place;
     unsigned char *to = append->place + RECORD_HEADER_SIZE;
-    if (append->key_size != 0) memcpy(to, key, append->key_size);
-    memset(to + append->key_size, 0, padded(append->key_size) - append->key_size);
+    copy_padded(to, key, append->key_size);
     to += padded(append->key_size);
-    if (append->value_size != 0) memcpy(to, value, append->value_size);
-    memset(to + append->value_size, 0, padded(append->value_size) - append->value_size);
+    copy_padded(to, value, append->value_size);
 
     uint32_t word = record_word(append->kind, append->key_size);
     header->check_b = check_value(to, append->value_size, seed, append->address);
