@@ -292,7 +292,8 @@ static bool word_is_sane(const struct index *index, uint64_t word)
 static bool word_is_usual(const struct index *index, uint64_t word)
 {
     uint64_t unusual = WORD_BIG | UINT64_C(31) << WORD_BIGGER_SHIFT | UINT64_C(31) << WORD_SMALLER_SHIFT;
-    return (word & unusual) == 0 && word_location(word) - 1 < index->limit - chunk_units(CHUNK_SLOT_BITS);
+    uint64_t location = word_location(word);
+    return (word & unusual) == 0 && location != 0 && location + chunk_units(CHUNK_SLOT_BITS) <= index->limit;
 }
 
 /* The fast path looks only at where a chunk begins; here it is used as a whole, and the file may have grown since. */
