@@ -1016,23 +1016,59 @@ odm_status odm__recover_look_again(struct store *store, odm_error *error)
     return status;
 }
 
-static odm_status build_private(struct store *store, odm_error *error)
+/* Keeps the segments that a private index names mapped until the store is closed: a writer may come and retire them. */
+static odm_status hold_segments_of(const struct rebuild *rebuild, odm_error *error)
 {
-    struct rebuild rebuild = {.store = store};
+    struct log *log = (struct log *)(uintptr_t)&rebuild->store->log;
+    odm_status status = ODM_OK;
+    for (size_t i = 0; status == ODM_OK && i < rebuild->chain.count; ++i) {
+        const struct chain_link *link = &rebuild->chain.links[i];
+        struct segment *held;
+        if (link->in_log) status = odm__log_segment(log, link->number, &held, error);
+        if (status == ODM_NOT_FOUND) {
+            status = odm__fail(error, ODM_E_CORRUPT, "log/%011" PRIu64 " has just been removed", link->number);
+        }
+    }
+    return status;
+}
+
+static odm_status build_private_from(struct store *store, const struct meta_slot *slot, odm_error *error)
+{
+    struct rebuild rebuild = {.store = store, .slot = *slot};
     struct index_file *index = NULL;
-    odm_status status = odm__directory_open_in(&store->private_directory, NULL, "", "", true, error);
-    if (status == ODM_OK) status = odm__meta_read_slot(&store->meta, &rebuild.slot, error);
-    if (status == ODM_OK) status = odm__log_chain(&store->log, rebuild.slot.head, &rebuild.chain, error);
+    odm_status status = odm__log_chain(&store->log, slot->head, &rebuild.chain, error);
     if (status == ODM_OK) status = check_fresh(&rebuild, error);
     if (status == ODM_OK) status = rebuild_index(&rebuild, &store->private_directory, INDEX_NAME, NULL, &index, error);
+    if (status == ODM_OK) {
+        status = hold_segments_of(&rebuild, error);
+        if (status != ODM_OK) odm__index_close(index);
+    }
     if (status == ODM_OK) {
         rebuild_report(&rebuild, index, false, true);
         store->index = index;
         store->private_index = true;
         store->log_end = rebuild.end;
+    } else {
+        (void)odm__file_unlink(&store->private_directory, INDEX_NAME, NULL);
     }
     rebuild_free(&rebuild);
     return status;
+}
+
+static odm_status build_private(struct store *store, odm_error *error)
+{
+    odm_status status = odm__directory_open_in(&store->private_directory, NULL, "", "", true, error);
+    for (;;) {
+        struct meta_slot slot, now;
+        if (status == ODM_OK) status = odm__meta_read_slot(&store->meta, &slot, error);
+        if (status != ODM_OK) return status;
+        status = build_private_from(store, &slot, error);
+        // What is missing may have been retired by a writer meanwhile.
+        bool moved =
+            status == ODM_E_CORRUPT && odm__meta_read_slot(&store->meta, &now, NULL) == ODM_OK && now.head != slot.head;
+        if (!moved) return status;
+        status = ODM_OK;
+    }
 }
 
 odm_status odm__recover_read_only(struct store *store, odm_error *error)

@@ -170,6 +170,27 @@ Test(compact, a_sleeper_is_not_led_astray_by_numbers_that_wrapped)
     odm_close(map);
 }
 
+/* A reader that had to build an index of its own keeps the moment it was built at, though a writer comes and retires all of it;
+ * then it sees what is there. */
+Test(compact, a_private_reader_keeps_its_moment)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    put_numbers(map, 0, 300, 0);
+    ok(odm_close(map));
+    cr_assert_eq(unlink(path_of(path, "index")), 0);
+    odm_map *reader = open_map(path, .flags = ODM_READ_ONLY);
+    cr_assert_eq(statistics_of(reader).recovery_kind, ODM_RECOVERY_PRIVATE);
+    map = open_map(path);
+    for (unsigned round = 1; round < 50; round++) put_numbers(map, 0, 300, round);
+    ok(odm_compact(map, NULL, NULL));
+    expect_numbers(reader, 0, 300, 0);
+    ok(odm_refresh(reader));
+    expect_numbers(reader, 0, 300, 49);
+    odm_close(reader);
+    odm_close(map);
+}
+
 /* A walk beside compaction returns every key exactly once. */
 Test(compact, a_walk_beside_it_returns_each_key_once)
 {
