@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backup.h"
 #include "close.h"
 #include "compact.h"
 #include "job.h"
@@ -430,12 +431,6 @@ odm_status odm_stat(odm_map *map, odm_statistics *statistics)
 
 /* ---- long work ----------------------------------------------------------------------------------------------------- */
 
-static odm_status not_yet(odm_map *map, const char *what, odm_error *error)
-{
-    if (map == NULL) return ODM_E_INVALID;
-    return pass_on(map, odm__fail(&map->error, ODM_E_UNSUPPORTED, "%s is not in this version", what), error);
-}
-
 static odm_status check_progress(odm_map *map, const odm_progress *progress, const char *what)
 {
     if (progress == NULL || progress->struct_size >= sizeof *progress) return ODM_OK;
@@ -468,7 +463,14 @@ odm_status odm_verify(odm_map *map, odm_report *report, odm_progress *progress, 
 
 odm_status odm_backup(odm_map *map, const char *path, odm_progress *progress, odm_error *error)
 {
-    (void)path;
-    (void)progress;
-    return not_yet(map, "odm_backup", error);
+    if (map == NULL) return ODM_E_INVALID;
+    odm_status status = check_not_forked(map);
+    if (status == ODM_OK) status = check_progress(map, progress, "odm_backup");
+    if (status == ODM_OK && (path == NULL || path[0] == '\0')) {
+        status = odm__fail(&map->error, ODM_E_INVALID, "odm_backup: path is NULL or empty");
+    }
+    // A child made by fork has no lock file before it attaches.
+    if (status == ODM_OK && !map->store->read_only) status = odm__store_attach(map->store, &map->error);
+    if (status == ODM_OK) status = odm__backup(map, path, progress);
+    return pass_on(map, status, error);
 }

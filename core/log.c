@@ -491,6 +491,14 @@ static void write_header(const struct log *log, struct segment_header *header, u
     atomic_store_explicit(&header->check, check, memory_order_release);
 }
 
+void odm__segment_header(const struct log *log, const struct segment *segment, uint64_t predecessor_end,
+                         struct segment_header *header)
+{
+    memset(header, 0, sizeof *header);
+    uint64_t position = odm__segment_position(segment, address_make(segment->number, 0));
+    write_header(log, header, segment->number, segment->size, predecessor_end, position);
+}
+
 odm_status odm__log_begin(struct log *log, uint64_t number, uint64_t predecessor_end, uint64_t position,
                           uint64_t log_bytes, odm_error *error)
 {

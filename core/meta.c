@@ -64,7 +64,8 @@ static odm_status write_slot_at(int fd, const struct meta_slot *slot, odm_error 
     return status;
 }
 
-odm_status odm__meta_create(const struct directory *directory, const struct meta_fixed *fixed, odm_error *error)
+odm_status odm__meta_create(const struct directory *directory, const struct meta_fixed *fixed,
+                            const struct meta_slot *first, odm_error *error)
 {
     char name[32];
     snprintf(name, sizeof name, META_NAME ".%016llx", (unsigned long long)fixed->map_id[0]);
@@ -72,7 +73,8 @@ odm_status odm__meta_create(const struct directory *directory, const struct meta
     odm_status status = odm__file_create(directory, name, META_SIZE, &fd, error);
     if (status != ODM_OK) return status;
 
-    struct meta_slot slot = {.sequence = 0};
+    struct meta_slot slot = *first;
+    slot.sequence = 0;
     slot.check = slot_check(&slot, fixed->seed);
     status = write_at(fd, fixed, sizeof *fixed, 0, error);
     if (status == ODM_OK) status = write_slot_at(fd, &slot, error);

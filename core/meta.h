@@ -21,8 +21,9 @@ struct meta {
 /* Fills in what a new map is: its random id and seed, and what the options ask for. */
 odm_status odm__meta_make(struct meta_fixed *fixed, const odm_options *options, odm_error *error);
 
-/* Makes the file under a temporary name and gives it its own. ODM_EXISTS if another opener was first. */
-odm_status odm__meta_create(const struct directory *directory, const struct meta_fixed *fixed, odm_error *error);
+/* Makes the file, with a first slot, under a temporary name and gives it its own. ODM_EXISTS if another opener was first. */
+odm_status odm__meta_create(const struct directory *directory, const struct meta_fixed *fixed,
+                            const struct meta_slot *first, odm_error *error);
 
 /* Opens and checks it: magic, byte order, version, features, geometry, hash. ODM_NOT_FOUND if there is none. */
 odm_status odm__meta_open(const struct directory *directory, bool writable, struct meta *meta, odm_error *error);

@@ -169,8 +169,6 @@ static odm_status find_files(const struct store *store, bool attached, struct fo
 
 /* ---- reading the log ---------------------------------------------------------------------------------------------- */
 
-enum { PENDING_MAX = 32 };
-
 /* Where a rebuild reads, what it builds, and what it found. */
 struct rebuild {
     const struct store *store;
@@ -187,7 +185,7 @@ struct rebuild {
     struct pending {
         struct record record;
         uint64_t hash;
-    } pending[PENDING_MAX]; // read, not yet in the index: what they touch is on its way into the cache
+    } pending[REPLAY_PENDING_MAX]; // read, not yet in the index: what they touch is on its way into the cache
     size_t pending_count;
     bool kept; // nothing returned is missing
     bool torn; // the log ends at a record that is not whole, rather than where nothing stands
@@ -268,7 +266,8 @@ static odm_status replay(struct rebuild *rebuild, const struct record *record, o
     struct reader *reader = &rebuild->reader;
     if (record->kind >= RECORD_FILLER) return ODM_OK;
     odm_status status = ODM_OK;
-    if (record->kind == RECORD_CLEAR || rebuild->pending_count == PENDING_MAX) status = replay_pending(rebuild, error);
+    if (record->kind == RECORD_CLEAR || rebuild->pending_count == REPLAY_PENDING_MAX)
+        status = replay_pending(rebuild, error);
     if (status != ODM_OK) return status;
     if (record->kind == RECORD_CLEAR) return replay_clear(rebuild, error);
 
@@ -511,6 +510,65 @@ static odm_status check_fresh(const struct rebuild *rebuild, odm_error *error)
         odm__log_release(log, segment);
     }
     return status;
+}
+
+/* ---- an index for a copy ------------------------------------------------------------------------------------------- */
+
+struct replay {
+    struct rebuild rebuild;
+    struct index_file *index;
+};
+
+odm_status odm__replay_begin(const struct store *store, const char *name, uint64_t head, uint64_t capacity,
+                             struct replay **result, odm_error *error)
+{
+    struct replay *begun = calloc(1, sizeof *begun);
+    if (begun == NULL) return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
+    const struct meta_fixed *fixed = &store->meta.fixed;
+    begun->rebuild.store = store;
+    odm_status status = odm__index_create(&store->directory, name, fixed, capacity, &begun->index, error);
+    if (status == ODM_OK) {
+        struct index_header *header = (void *)begun->index->base;
+        atomic_store(&header->head, head);
+        struct log *log = (struct log *)(uintptr_t)&store->log;
+        status = odm__reader_open(&begun->rebuild.reader, NULL, log, fixed->seed, error);
+    }
+    if (status == ODM_OK) odm__reader_attach(&begun->rebuild.reader, begun->index, fixed, NULL, 0);
+    if (status != ODM_OK) {
+        odm__replay_free(begun);
+        return status;
+    }
+    *result = begun;
+    return ODM_OK;
+}
+
+odm_status odm__replay_record(struct replay *state, const struct record *record, odm_error *error)
+{
+    ++state->rebuild.records;
+    return replay(&state->rebuild, record, error);
+}
+
+odm_status odm__replay_flush(struct replay *state, odm_error *error)
+{
+    return replay_pending(&state->rebuild, error);
+}
+
+odm_status odm__replay_end(struct replay *state, struct index_file **index, odm_error *error)
+{
+    odm_status status = replay_pending(&state->rebuild, error);
+    if (status == ODM_OK) {
+        *index = state->index;
+        state->index = NULL;
+    }
+    odm__replay_free(state);
+    return status;
+}
+
+void odm__replay_free(struct replay *state)
+{
+    odm__reader_close(&state->rebuild.reader);
+    if (state->index != NULL) odm__index_close(state->index);
+    free(state);
 }
 
 /* ---- a writable rebuild ------------------------------------------------------------------------------------------- */

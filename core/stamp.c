@@ -134,10 +134,18 @@ odm_status odm__stamp_fits(const struct log *log, const struct meta_slot *slot, 
 
 /* ---- putting and withdrawing ---------------------------------------------------------------------------------------- */
 
-odm_status odm__stamp_put(const struct log *log, const struct meta *meta, struct index_file *index,
-                          struct meta_slot *slot, odm_error *error)
+static void stamp_take_back(const struct log *log, struct index_file *index, const uint64_t stamp[2])
 {
     static const uint64_t none[2] = {0, 0};
+    char name[STAMP_NAME_SIZE];
+    stamp_name(stamp, name);
+    index_begin_write(index, none);
+    (void)index_end_write(index, none, NULL);
+    (void)odm__file_unlink(&log->directory, name, NULL);
+}
+
+odm_status odm__stamp_prepare(const struct log *log, struct index_file *index, struct meta_slot *slot, odm_error *error)
+{
     struct meta_slot next = *slot;
     if (odm__os.random_bytes(next.stamp, sizeof next.stamp) != 0) return odm__fail_os(error, "get", "random bytes");
     next.failed_boot[0] = next.failed_boot[1] = 0;
@@ -147,22 +155,35 @@ odm_status odm__stamp_put(const struct log *log, const struct meta *meta, struct
     odm_status status = stamp_names_remove(log, error);
     int fd = -1;
     if (status == ODM_OK) status = odm__file_create(&log->directory, name, 0, &fd, error);
-    if (status == ODM_EXISTS) status = odm__fail(error, ODM_E_BUSY, "log/%s exists before it was made", name);
-    if (fd >= 0 && status == ODM_OK) odm__os.close(fd);
-    if (status == ODM_OK) status = odm__directory_sync(&log->directory, error);
+    if (status == ODM_EXISTS) return odm__fail(error, ODM_E_BUSY, "log/%s exists before it was made", name);
+    if (status != ODM_OK) return status;
+    odm__os.close(fd);
+    status = odm__directory_sync(&log->directory, error);
     if (status == ODM_OK) status = index_end_write(index, next.stamp, error);
     if (status == ODM_OK) {
         index_begin_write(index, next.stamp);
         if (odm__os.sync_data(index->fd) != 0) status = odm__fail_sync(error, "index");
     }
-    // Last: killed or powerless before it, the stamps in the other places are nobody's.
-    if (status == ODM_OK) status = odm__meta_write_slot(meta, &next, error);
     if (status == ODM_OK) {
         *slot = next;
     } else {
-        index_begin_write(index, none);
-        (void)index_end_write(index, none, NULL);
-        (void)odm__file_unlink(&log->directory, name, NULL);
+        stamp_take_back(log, index, next.stamp);
+    }
+    return status;
+}
+
+odm_status odm__stamp_put(const struct log *log, const struct meta *meta, struct index_file *index,
+                          struct meta_slot *slot, odm_error *error)
+{
+    struct meta_slot next = *slot;
+    odm_status status = odm__stamp_prepare(log, index, &next, error);
+    if (status != ODM_OK) return status;
+    // Last: killed or powerless before it, the stamps in the other places are nobody's.
+    status = odm__meta_write_slot(meta, &next, error);
+    if (status == ODM_OK) {
+        *slot = next;
+    } else {
+        stamp_take_back(log, index, next.stamp);
     }
     return status;
 }

@@ -34,6 +34,10 @@ odm_status odm__stamp_fits(const struct log *log, const struct meta_slot *slot, 
 odm_status odm__stamp_put(const struct log *log, const struct meta *meta, struct index_file *index,
                           struct meta_slot *slot, odm_error *error);
 
+/* The same but for `meta`: makes the index durable, and the slot ready to be written. On failure there is no stamp. */
+odm_status odm__stamp_prepare(const struct log *log, struct index_file *index, struct meta_slot *slot,
+                              odm_error *error);
+
 /* Sees to it that no stamp stands in `meta`, on disk. By a writer that is attached: nobody else can put one meanwhile. */
 odm_status odm__stamp_withdraw(const struct log *log, const struct meta *meta, const struct lock_client *client,
                                struct index_file *index, uint32_t wait_ms, odm_error *error);

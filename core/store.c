@@ -261,7 +261,8 @@ static odm_status make_map(struct store *store, const odm_options *options, odm_
     // Before meta has its name: a disk that has meta but no log/ would be a damaged map.
     status = odm__directory_sync(&store->directory, error);
     if (status != ODM_OK) return status;
-    status = odm__meta_create(&store->directory, &fixed, error);
+    const struct meta_slot nothing_written = {.head = 0};
+    status = odm__meta_create(&store->directory, &fixed, &nothing_written, error);
     return status == ODM_OK ? sync_parent(store) : status;
 }
 

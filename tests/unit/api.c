@@ -660,12 +660,16 @@ Test(api, arguments_of_the_other_functions)
     odm_close(map);
 }
 
-Test(api, what_is_not_in_this_version_says_so)
+Test(api, long_work_checks_its_arguments)
 {
     odm_map *map = open_map(temp_map_path());
     odm_error error = {.struct_size = sizeof error};
-    odm_progress progress = {.struct_size = sizeof progress};
-    expect_status(odm_backup(map, temp_map_path(), &progress, &error), ODM_E_UNSUPPORTED);
+    odm_progress progress = {.struct_size = 8};
+    expect_status(odm_compact(map, &progress, &error), ODM_E_INVALID);
+    expect_message(error, "odm_compact");
+    expect_status(odm_verify(map, NULL, &progress, &error), ODM_E_INVALID);
+    expect_message(error, "odm_verify");
+    expect_status(odm_backup(map, temp_map_path(), &progress, &error), ODM_E_INVALID);
     expect_message(error, "odm_backup");
     expect_status(odm_compact(NULL, NULL, NULL), ODM_E_INVALID);
     expect_status(odm_verify(NULL, NULL, NULL, NULL), ODM_E_INVALID);

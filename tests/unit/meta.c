@@ -26,7 +26,7 @@ static struct made make_meta(void)
     struct meta_fixed fixed;
     odm_options options = {.struct_size = sizeof options, .stripes = 4, .schema = "u64/str", .schema_size = 7};
     ok(odm__meta_make(&fixed, &options, NULL));
-    ok(odm__meta_create(&made.directory, &fixed, NULL));
+    ok(odm__meta_create(&made.directory, &fixed, &(struct meta_slot){.head = 0}, NULL));
     ok(odm__meta_open(&made.directory, true, &made.meta, NULL));
     cr_assert_eq(memcmp(&fixed, &made.meta.fixed, sizeof fixed), 0);
     return made;
@@ -52,7 +52,7 @@ Test(meta, is_made_once)
     odm_options options = {.struct_size = sizeof options, .stripes = 16};
     ok(odm__meta_make(&other, &options, NULL));
     uint64_t before = tree_digest(made.path);
-    expect_status(odm__meta_create(&made.directory, &other, NULL), ODM_EXISTS);
+    expect_status(odm__meta_create(&made.directory, &other, &(struct meta_slot){.head = 0}, NULL), ODM_EXISTS);
     cr_assert_eq(tree_digest(made.path), before);
     close_meta(&made);
 }
@@ -66,7 +66,8 @@ Test(meta, no_temporary_file_stays)
     for (int i = 0; i < 2; i++) {
         struct meta_fixed fixed;
         ok(odm__meta_make(&fixed, &options, NULL));
-        expect_status(odm__meta_create(&directory, &fixed, NULL), i == 0 ? ODM_OK : ODM_EXISTS);
+        expect_status(odm__meta_create(&directory, &fixed, &(struct meta_slot){.head = 0}, NULL),
+                      i == 0 ? ODM_OK : ODM_EXISTS);
         cr_assert_eq(file_count(path), 1);
     }
     odm__directory_close(&directory);

@@ -1,0 +1,390 @@
+/* Copies of a map while others write: backup.h and copy.h. */
+#include "backup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include "copy.h"
+#include "image.h"
+#include "map.h"
+#include "oracle.h"
+#include "support.h"
+
+TestSuite(backup, .init = lies_begin, .fini = remove_temp_directories, .timeout = 120);
+
+enum { COUNT = 400 };
+
+static odm_map *numbered(const char *path)
+{
+    odm_map *map = path == NULL ? open_in_memory() : open_map(path, .stripes = 4);
+    put_numbers(map, 0, COUNT, 0);
+    put_numbers(map, 0, COUNT / 4, 1);
+    remove_numbers(map, COUNT / 2, COUNT / 2 + 40);
+    return map;
+}
+
+static void expect_numbered(odm_map *map)
+{
+    expect_numbers(map, 0, COUNT / 4, 1);
+    expect_numbers(map, COUNT / 4, COUNT / 2, 0);
+    expect_no_numbers(map, COUNT / 2, COUNT / 2 + 40);
+    expect_numbers(map, COUNT / 2 + 40, COUNT, 0);
+    cr_assert_eq(odm_count(map), COUNT - 40);
+    ok(odm_verify(map, NULL, NULL, NULL));
+}
+
+static uint64_t inode_of(const char *path, const char *name)
+{
+    struct stat status;
+    cr_assert_eq(stat(path_of(path, name), &status), 0);
+    return status.st_ino;
+}
+
+/* What a backup holds is whole, opens without a rebuild, and can be written. */
+static void expect_backup(const char *path)
+{
+    cr_assert_not(file_exists(path_of(path, COPY_MARK)));
+    uint64_t index = inode_of(path, "index");
+    for (uint64_t turn = 0; turn < 3; turn++) {
+        lie_about_boot(100 + turn);
+        odm_map *map = open_map(path, .flags = turn == 0 ? ODM_READ_ONLY : ODM_MUST_EXIST);
+        expect_numbered(map);
+        if (turn == 0) cr_assert_eq(statistics_of(map).recovery_kind, ODM_RECOVERY_NONE);
+        ok(odm_close(map));
+        cr_assert_eq(inode_of(path, "index"), index, "it was rebuilt");
+    }
+    odm_map *map = open_map(path);
+    put(map, "new", "1");
+    ok(odm_close(map));
+    lie_about_boot(200);
+    map = open_map(path);
+    expect_value(map, "new", "1");
+    ok(odm_remove(map, "new", 3));
+    expect_numbered(map);
+    ok(odm_close(map));
+    lie_about_boot(0);
+}
+
+Test(backup, is_a_whole_map_that_opens_at_once)
+{
+    const char *path = temp_map_path(), *to = temp_map_path();
+    odm_map *map = numbered(path);
+    ok(odm_backup(map, to, NULL, NULL));
+    expect_backup(to);
+    expect_numbered(map);
+    odm_map *reader = open_map(path, .flags = ODM_READ_ONLY);
+    to = temp_directory(); // an empty one
+    ok(odm_backup(reader, to, NULL, NULL));
+    expect_backup(to);
+    ok(odm_close(reader));
+    ok(odm_compact(map, NULL, NULL));
+    to = temp_map_path();
+    ok(odm_backup(map, to, NULL, NULL));
+    expect_backup(to);
+    ok(odm_close(map));
+    map = open_map(to, .flags = ODM_READ_ONLY); // of a backup, by who only reads
+    const char *again = temp_map_path();
+    ok(odm_backup(map, again, NULL, NULL));
+    expect_backup(again);
+    ok(odm_close(map));
+}
+
+/* A map in memory comes to disk this way. */
+Test(backup, brings_a_map_in_memory_to_disk)
+{
+    const char *to = temp_map_path();
+    odm_map *map = numbered(NULL);
+    ok(odm_backup(map, to, NULL, NULL));
+    ok(odm_close(map));
+    expect_backup(to);
+}
+
+Test(backup, of_an_empty_map_is_an_empty_map)
+{
+    const char *to = temp_map_path();
+    odm_map *map = open_map(temp_map_path(), .schema = "u64/str", .schema_size = 7);
+    ok(odm_backup(map, to, NULL, NULL));
+    ok(odm_close(map));
+    map = open_map(to, .schema = "u64/str", .schema_size = 7);
+    cr_assert_eq(odm_count(map), 0);
+    put(map, "a", "1");
+    ok(odm_verify(map, NULL, NULL, NULL));
+    ok(odm_close(map));
+}
+
+static uint64_t told_ns;
+static uint64_t hasty_clock(void)
+{
+    return told_ns += 10 * UINT64_C(1000000000);
+}
+
+enum { IDS = 60, WRITES = 3000 };
+static struct test_write writes[WRITES];
+
+/* While the map is written, removed from, cleared and compacted, the backup holds it as it was at the first step, or with some of the
+ * writes that came then. Method: write between the steps; compare with a history. */
+Test(backup, is_the_map_as_it_was_at_the_first_step)
+{
+    struct sequence dice = sequence_start(60);
+    struct oracle start;
+    oracle_init(&start, IDS);
+    unsigned all_steps = 0;
+    for (unsigned round = 0; round < 6; round++) {
+        const char *path = temp_map_path(), *to = temp_map_path();
+        odm_map *map = open_map(path, .stripes = 2), *other;
+        ok(odm_dup(map, &other, NULL));
+        size_t count = 0, first = 0;
+        for (; count < 1000; count++) {
+            writes[count] = write_random(&dice, IDS, 600, true);
+            ok(write_do(&writes[count], other));
+        }
+        odm__os.now_ns = hasty_clock;
+        odm_progress progress = {.struct_size = sizeof progress, .max_ms = 1};
+        first = count;
+        unsigned steps = 0;
+        uint64_t done = 0;
+        odm_status status = ODM_OK;
+        for (; status == ODM_OK; steps++) {
+            status = odm_backup(map, to, &progress, NULL);
+            cr_assert(progress.done >= done && progress.done <= progress.total);
+            done = progress.done;
+            odm_map *early;
+            if (status == ODM_OK)
+                cr_assert_neq(odm_open(to, &(odm_options){.struct_size = sizeof(odm_options), .flags = ODM_READ_ONLY},
+                                       &early, NULL),
+                              ODM_OK);
+            for (unsigned k = 0; k < 40 && count < WRITES; k++, count++) {
+                writes[count] = write_random(&dice, IDS, 600, true);
+                ok(write_do(&writes[count], other));
+            }
+            if (steps == 3) ok(odm_compact(other, NULL, NULL));
+        }
+        cr_assert_eq(status, ODM_DONE, "step %u: %s", steps, last_error_of(map).message);
+        cr_assert_eq(progress.done, progress.total);
+        all_steps += steps;
+        odm__os.now_ns = real_os()->now_ns;
+        odm_map *copy = open_map(to, .flags = ODM_READ_ONLY);
+        const char *why;
+        size_t n = prefix_shown(copy, &start, writes, first, first, &why);
+        cr_assert_neq(n, SIZE_MAX, "round %u: %s", round, why);
+        ok(odm_verify(copy, NULL, NULL, NULL));
+        ok(odm_close(copy));
+        ok(odm_close(other));
+        ok(odm_close(map));
+    }
+    cr_assert_gt(all_steps, 15);
+    oracle_free(&start);
+}
+
+/* ---- the target -------------------------------------------------------------------------------------------------------- */
+
+/* What is in the way is told, and not touched. */
+Test(backup, goes_only_where_nothing_is)
+{
+    odm_map *map = numbered(temp_map_path());
+    odm_error error = {.struct_size = sizeof error};
+    const char *to = temp_directory();
+    make_file(path_of(to, "letter"), "dear", 4);
+    uint64_t digest = tree_digest(to);
+    expect_status(odm_backup(map, to, NULL, &error), ODM_E_INVALID);
+    expect_message(error, "letter");
+    cr_assert_eq(tree_digest(to), digest);
+    expect_status(odm_backup(map, path_of(to, "letter"), NULL, &error), ODM_E_INVALID);
+    expect_status(odm_backup(map, path_of(to, "no/such"), NULL, &error), ODM_E_IO);
+    expect_status(odm_backup(map, NULL, NULL, &error), ODM_E_INVALID);
+    expect_status(odm_backup(map, "", NULL, &error), ODM_E_INVALID);
+    expect_status(odm_backup(NULL, to, NULL, NULL), ODM_E_INVALID);
+    const char *other = temp_map_path();
+    ok(odm_close(open_map(other)));
+    digest = tree_digest(other);
+    expect_status(odm_backup(map, other, NULL, &error), ODM_EXISTS);
+    cr_assert_eq(tree_digest(other), digest);
+    expect_status(odm_backup(map, map->store->path, NULL, &error), ODM_EXISTS);
+    // A damaged map whose meta is missing is no remnant of a copy.
+    cr_assert_eq(unlink(path_of(other, "meta")), 0);
+    digest = tree_digest(other);
+    expect_status(odm_backup(map, other, NULL, &error), ODM_E_INVALID);
+    cr_assert_eq(tree_digest(other), digest);
+    expect_numbered(map);
+    ok(odm_close(map));
+}
+
+/* Two at once to one place: the second is told. */
+Test(backup, is_made_by_one_at_a_time)
+{
+    odm_map *map = numbered(temp_map_path()), *other;
+    ok(odm_dup(map, &other, NULL));
+    const char *to = temp_map_path();
+    odm__os.now_ns = hasty_clock;
+    odm_progress progress = {.struct_size = sizeof progress, .max_ms = 1};
+    ok(odm_backup(map, to, &progress, NULL));
+    odm_error error = {.struct_size = sizeof error};
+    expect_status(odm_backup(other, to, NULL, &error), ODM_E_BUSY);
+    odm_status status = ODM_OK;
+    while (status == ODM_OK) status = odm_backup(map, to, &progress, NULL);
+    expect_status(status, ODM_DONE);
+    ok(odm_close(other));
+    ok(odm_close(map));
+    odm__os.now_ns = real_os()->now_ns;
+    expect_backup(to);
+}
+
+/* Dropped, by a refresh, by other work or by closing, it leaves nothing. */
+Test(backup, leaves_nothing_when_it_is_given_up)
+{
+    odm_map *map = numbered(temp_map_path());
+    const char *to = temp_map_path();
+    odm__os.now_ns = hasty_clock;
+    for (int how = 0; how < 3; how++) {
+        odm_progress progress = {.struct_size = sizeof progress, .max_ms = 1};
+        ok(odm_backup(map, to, &progress, NULL));
+        ok(odm_backup(map, to, &progress, NULL));
+        cr_assert(file_exists(to));
+        if (how == 0) ok(odm_refresh(map));
+        if (how == 1) ok(odm_verify(map, NULL, NULL, NULL));
+        if (how == 2) ok(odm_close(map));
+        cr_assert_not(file_exists(to), "%d", how);
+    }
+}
+
+/* What is damaged is not copied as if it were not. */
+Test(backup, refuses_damage_and_names_it)
+{
+    const char *path = temp_map_path(), *to = temp_map_path();
+    odm_map *map = numbered(path);
+    uint64_t head = statistics_of(map).head;
+    char name[32];
+    snprintf(name, sizeof name, "log/%011u", (unsigned)address_number(head));
+    flip_bits_at(path_of(path, name), SEGMENT_HEADER_SIZE + RECORD_HEADER_SIZE + 2, 1);
+    odm_error error = {.struct_size = sizeof error};
+    expect_status(odm_backup(map, to, NULL, &error), ODM_E_CORRUPT);
+    expect_message(error, name);
+    expect_message(error, "offset 64");
+    cr_assert_not(file_exists(to));
+    ok(odm_close(map));
+}
+
+/* ---- every step fails, every step is the last ------------------------------------------------------------------------ */
+
+static size_t fail_at, call_number;
+static int fail_errno;
+
+static bool fails_now(void)
+{
+    if (++call_number != fail_at) return false;
+    errno = fail_errno;
+    return true;
+}
+#define FAILING(result, name, parameters, arguments)         \
+    static result failing_##name parameters                  \
+    {                                                        \
+        return fails_now() ? -1 : real_os()->name arguments; \
+    }
+FAILING(int, open, (int directory, const char *name, int flags, mode_t mode), (directory, name, flags, mode))
+FAILING(ssize_t, read_at, (int fd, void *buffer, size_t size, off_t offset), (fd, buffer, size, offset))
+FAILING(ssize_t, write_at, (int fd, const void *buffer, size_t size, off_t offset), (fd, buffer, size, offset))
+FAILING(int, reserve, (int fd, off_t offset, off_t size), (fd, offset, size))
+FAILING(int, truncate, (int fd, off_t size), (fd, size))
+FAILING(int, sync_data, (int fd), (fd))
+FAILING(int, sync_directory, (int fd), (fd))
+FAILING(int, make_directory, (int directory, const char *name, mode_t mode), (directory, name, mode))
+FAILING(int, rename_new, (int directory, const char *from, const char *to), (directory, from, to))
+FAILING(int, random_bytes, (void *buffer, size_t size), (buffer, size))
+FAILING(int, list, (int directory, void (*found)(void *, const char *), void *context), (directory, found, context))
+
+static void fail_call(size_t n, int number)
+{
+    call_number = 0;
+    fail_at = n;
+    fail_errno = number;
+    odm__os.open = failing_open;
+    odm__os.read_at = failing_read_at;
+    odm__os.write_at = failing_write_at;
+    odm__os.reserve = failing_reserve;
+    odm__os.truncate = failing_truncate;
+    odm__os.sync_data = failing_sync_data;
+    odm__os.sync_directory = failing_sync_directory;
+    odm__os.make_directory = failing_make_directory;
+    odm__os.rename_new = failing_rename_new;
+    odm__os.random_bytes = failing_random_bytes;
+    odm__os.list = failing_list;
+}
+
+/* Whichever call fails, it is a status, the source is as it was, and the same place can be used again. */
+Test(backup, any_call_may_fail)
+{
+    odm_map *map = open_map(temp_map_path(), .stripes = 2);
+    put_numbers(map, 0, 60, 0);
+    for (int kind = 0; kind < 2; kind++) {
+        bool failed = true;
+        size_t n = 1;
+        for (; failed; n++) {
+            cr_assert_lt(n, 600);
+            const char *to = temp_map_path();
+            size_t descriptors = descriptor_count();
+            fail_call(n, kind == 0 ? EIO : ENOSPC);
+            odm_status status = odm_backup(map, to, NULL, NULL);
+            failed = call_number >= n;
+            fail_at = 0;
+            cr_assert_eq(descriptor_count(), descriptors, "call %zu: %zu descriptors, not %zu, after %s", n,
+                         descriptor_count(), descriptors, odm_status_name(status));
+            if (status != ODM_OK) {
+                cr_assert(status == ODM_E_IO || status == ODM_E_NO_SPACE, "call %zu: %s", n, odm_status_name(status));
+                cr_assert(!file_exists(path_of(to, "meta")), "call %zu", n);
+                ok(odm_backup(map, to, NULL, NULL));
+            }
+            odm_map *copy = open_map(to, .flags = ODM_READ_ONLY);
+            expect_numbers(copy, 0, 60, 0);
+            ok(odm_close(copy));
+            remove_tree(to);
+        }
+        cr_assert_gt(n, 30);
+    }
+    ok(odm_verify(map, NULL, NULL, NULL));
+    ok(odm_close(map));
+}
+
+/* Killed anywhere, the target is no map, or the whole one; and the next backup may go there. */
+Test(backup, survives_a_kill_anywhere)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path, .stripes = 2);
+    put_numbers(map, 0, 60, 0);
+    ok(odm_close(map));
+    bool finished = false;
+    size_t n = 1;
+    for (; !finished; n++) {
+        cr_assert_lt(n, 900);
+        const char *to = temp_map_path();
+        fflush(NULL);
+        pid_t child = fork();
+        if (child == 0) {
+            must(odm_open(path, NULL, &map, NULL) == ODM_OK);
+            die_before_call(n);
+            must(odm_backup(map, to, NULL, NULL) == ODM_OK);
+            _exit(0);
+        }
+        int status;
+        waitpid(child, &status, 0);
+        finished = WIFEXITED(status);
+        if (finished) cr_assert_eq(WEXITSTATUS(status), 0);
+        if (file_exists(to) && !file_exists(path_of(to, "meta")) && file_exists(path_of(to, COPY_MARK))) {
+            cr_assert_neq(try_open(to, NULL), ODM_OK, "call %zu: a remnant opens", n);
+        }
+        map = open_map(path);
+        odm_status again = odm_backup(map, to, NULL, NULL);
+        cr_assert(again == ODM_OK || (again == ODM_EXISTS && file_exists(path_of(to, "meta"))), "call %zu: %s", n,
+                  odm_status_name(again));
+        ok(odm_close(map));
+        map = open_map(to);
+        expect_numbers(map, 0, 60, 0);
+        ok(odm_verify(map, NULL, NULL, NULL));
+        ok(odm_close(map));
+        remove_tree(to);
+    }
+    cr_assert_gt(n, 40);
+}
