@@ -36,6 +36,7 @@ odm_status odm__recover_marks(const struct store *store, int index_fd, int lock_
  * owner died over it. `old`: the index the caller looks through, or NULL. The caller owns the compaction lock. */
 odm_status odm__recover_replacement(const struct store *store, struct lock_file *lock, int lock_fd,
                                     struct index_file *old, odm_error *error);
+
 /* ---- building an index from records that come one by one: for copies of a map ------------------------------------------- */
 
 struct replay;
