@@ -1,0 +1,224 @@
+--- encodings.lua - Lua values to bytes and back. The bytes and the names are the same in every language.
+--
+-- An encoding is a table { name, schema_name, codec }. codec() makes a pair of functions with a buffer of their own:
+--
+--   encode(value)       -> bytes, size; or nil and what was expected. The bytes are good until the next encode of the pair
+--   decode(bytes, size) -> value; or nil and what is wrong with the bytes. The value is a copy
+--
+-- and, where a value can be used in place, a third, view(bytes, size, owner) -> what Map:view hands to its function.
+
+local ffi = require("ffi")
+
+local cast, istype, new, typeof, string_at = ffi.cast, ffi.istype, ffi.new, ffi.typeof, ffi.string
+local type = type
+
+local encodings = {}
+
+local bytes_pointer = typeof("const uint8_t *")
+local uint64, int64 = typeof("uint64_t"), typeof("int64_t")
+local SAFE_MAX = 2 ^ 53 - 1 -- the last integer that a Lua number tells from its neighbours
+local I64_OVERFLOW = 0x8000000000000000ULL
+
+--- What is lent where a value has no form of its own: a pointer, and the size.
+local function view_bytes(bytes, size)
+    return cast(bytes_pointer, bytes), size
+end
+
+local function encoding(name, codec, schema_name)
+    encodings[name] = { name = name, schema_name = schema_name or name, codec = codec }
+    return encodings[name]
+end
+
+-- ---- numbers --------------------------------------------------------------------------------------------------------
+
+--- A codec for `ctype` of `size` bytes: accept(value) -> the number or cdata to store; or nil and what was expected.
+-- give(stored) -> the value to hand out; or nil and what is wrong with it.
+local function scalar(name, ctype, size, accept, give, schema_name)
+    local array, pointer = typeof(ctype .. "[1]"), typeof("const " .. ctype .. " *")
+    local wrong_size = ("%s has %d byte%s"):format(name, size, size == 1 and "" or "s")
+    local made = encoding(name, function()
+        local buffer = new(array)
+        local function encode(value)
+            local stored, expected = accept(value)
+            if stored == nil then
+                return nil, expected
+            end
+            buffer[0] = stored
+            return buffer, size
+        end
+        local function decode(bytes, bytes_size)
+            if bytes_size ~= size then
+                return nil, wrong_size
+            end
+            return give(cast(pointer, bytes)[0])
+        end
+        return encode, decode, function(bytes)
+            return cast(pointer, bytes)
+        end
+    end, schema_name)
+    made.ctype, made.size, made.accept, made.give = ctype, size, accept, give
+end
+
+local function itself(value)
+    return value
+end
+
+local function integer(name, ctype, size, low, high)
+    local expected = ("an integer from %d to %d"):format(low, high)
+    scalar(name, ctype, size, function(value)
+        -- The last comparison is false for NaN and for fractions.
+        if type(value) == "number" and value >= low and value <= high and value % 1 == 0 then
+            return value
+        end
+        return nil, expected
+    end, itself)
+end
+
+integer("u8", "uint8_t", 1, 0, 2 ^ 8 - 1)
+integer("u16", "uint16_t", 2, 0, 2 ^ 16 - 1)
+integer("u32", "uint32_t", 4, 0, 2 ^ 32 - 1)
+integer("i8", "int8_t", 1, -2 ^ 7, 2 ^ 7 - 1)
+integer("i16", "int16_t", 2, -2 ^ 15, 2 ^ 15 - 1)
+integer("i32", "int32_t", 4, -2 ^ 31, 2 ^ 31 - 1)
+
+local u64_expected = "a uint64_t, or an integer from 0 to 2^53 - 1"
+scalar("u64", "uint64_t", 8, function(value)
+    if type(value) == "number" then
+        if value >= 0 and value <= SAFE_MAX and value % 1 == 0 then
+            return value
+        end
+    elseif istype(uint64, value) or (istype(int64, value) and value >= 0) then
+        return value
+    end
+    return nil, u64_expected
+end, itself)
+
+local i64_expected = "an int64_t, or an integer from -(2^53 - 1) to 2^53 - 1"
+scalar("i64", "int64_t", 8, function(value)
+    if type(value) == "number" then
+        if value >= -SAFE_MAX and value <= SAFE_MAX and value % 1 == 0 then
+            return value
+        end
+    elseif istype(int64, value) or (istype(uint64, value) and value < I64_OVERFLOW) then
+        return value
+    end
+    return nil, i64_expected
+end, itself)
+
+local u53_expected = "an integer from 0 to 2^53 - 1"
+scalar("u53", "uint64_t", 8, function(value)
+    if type(value) == "number" and value >= 0 and value <= SAFE_MAX and value % 1 == 0 then
+        return value
+    end
+    return nil, u53_expected
+end, function(stored)
+    local value = tonumber(stored)
+    if value > SAFE_MAX then
+        return nil, "the number is beyond 2^53 - 1: read it as u64"
+    end
+    return value
+end, "u64")
+
+local function accept_number(value)
+    if type(value) == "number" then
+        return value
+    end
+    return nil, "a number"
+end
+scalar("f32", "float", 4, accept_number, itself)
+scalar("f64", "double", 8, accept_number, itself)
+
+scalar("bool", "uint8_t", 1, function(value)
+    if type(value) == "boolean" then
+        return value and 1 or 0
+    end
+    return nil, "true or false"
+end, function(stored)
+    if stored > 1 then
+        return nil, "a bool is 0 or 1"
+    end
+    return stored == 1
+end)
+
+-- ---- strings --------------------------------------------------------------------------------------------------------
+
+local function string_codec()
+    local function encode(value)
+        if type(value) ~= "string" then
+            return nil, "a string"
+        end
+        return value, #value
+    end
+    local function decode(bytes, size)
+        return string_at(bytes, size)
+    end
+    return encode, decode, view_bytes
+end
+
+encoding("str", string_codec)
+encoding("bytes", string_codec)
+
+--- A codec of functions that make a string of a value and a value of a string.
+local function text_codec(to_string, from_string)
+    local function encode(value)
+        local text, problem = to_string(value)
+        if type(text) ~= "string" then
+            return nil, problem or "something the codec can make a string of"
+        end
+        return text, #text
+    end
+    local function decode(bytes, size)
+        local value, problem = from_string(string_at(bytes, size))
+        if value == nil then
+            return nil, problem or "the codec answered nil"
+        end
+        return value
+    end
+    return encode, decode, view_bytes
+end
+
+-- A cjson of our own: what the program sets in the shared one (empty tables, depth) would change the bytes.
+encoding("json", function()
+    local present, cjson = pcall(require, "cjson")
+    if not present then
+        return nil, "the encoding json needs lua-cjson, and require('cjson') did not find it"
+    end
+    cjson = cjson.new()
+    return text_codec(function(value)
+        if value == nil then
+            return nil, "something JSON can hold; for null take cjson.null"
+        end
+        local made, text = pcall(cjson.encode, value)
+        if made then
+            return text
+        end
+        return nil, "something JSON can hold (" .. tostring(text) .. ")"
+    end, function(text)
+        local made, value = pcall(cjson.decode, text)
+        if made then
+            return value
+        end
+        return nil, tostring(value)
+    end)
+end)
+
+--- An encoding of one's own: `name` goes into the schema; encode(value) -> string, decode(string) -> value. Either may answer
+-- nil and a message. They must not use the map that they encode for.
+local function own(codec)
+    if type(codec) ~= "table" or type(codec.encode) ~= "function" or type(codec.decode) ~= "function" then
+        return nil, "a table { name =, encode =, decode = }"
+    end
+    local name = codec.name
+    if type(name) ~= "string" or not name:find("^[%w_.-]+$") or encodings[name] then
+        return nil, "a name of letters, digits, '_', '-' and '.' that no other encoding has"
+    end
+    return {
+        name = name,
+        schema_name = name,
+        codec = function()
+            return text_codec(codec.encode, codec.decode)
+        end,
+    }
+end
+
+return { named = encodings, own = own }

@@ -1,0 +1,105 @@
+--- work.lua - long work: compact, verify, backup. In steps if a progress function is given, else in one call.
+--
+-- The function is called from here between two steps, when nothing of the library is running and no lock is held: it may use the
+-- map, raise an error, or yield. If it answers false the work ends there.
+
+local ffi = require("ffi")
+local C = require("opendiskmap.library")
+local status = require("opendiskmap.status")
+
+local bad_argument = status.bad_argument
+local OK, DONE = C.ODM_OK, C.ODM_DONE
+local STEP_MS = 10
+
+--- Does step(progress) until it is finished: its code; or nil if the program ended it.
+local function in_steps(step, report)
+    if not report then
+        return step(nil)
+    end
+    local progress = ffi.new("odm_progress", { struct_size = ffi.sizeof("odm_progress"), max_ms = STEP_MS })
+    while true do
+        local code = step(progress)
+        if code ~= OK then
+            return code
+        elseif report(tonumber(progress.done), tonumber(progress.total)) == false then
+            return nil
+        end
+    end
+end
+
+--- Misuse that all three have in common.
+local function is_callable(report)
+    return report == nil or type(report) == "function"
+end
+
+local work = {}
+
+--- Reclaims the room of all that was replaced or removed. progress(done, total), if given, is called about every 10 ms. true;
+-- false if it was ended; nil, message, code.
+function work.compact(map, progress)
+    if not is_callable(progress) then
+        return bad_argument(1, "compact", "a function or nothing", progress)
+    elseif map.handle == nil then
+        return status.failure(map)
+    end
+    local detail = status.new_detail()
+    local code = in_steps(function(steps)
+        return C.odm_compact(map.handle, steps, detail)
+    end, progress)
+    if code == nil then
+        return false
+    elseif code == OK or code == DONE then
+        return true
+    end
+    return status.detailed(code, detail)
+end
+
+--- Reads and checks every record and every slot of the index. A table: records, bytes, bad_records, bad_slots, bad_number and
+-- bad_offset (segment and byte of the first that is bad), and ok. false if it was ended; nil, message, code.
+function work.verify(map, progress)
+    if not is_callable(progress) then
+        return bad_argument(1, "verify", "a function or nothing", progress)
+    elseif map.handle == nil then
+        return status.failure(map)
+    end
+    local detail = status.new_detail()
+    local report = ffi.new("odm_report", { struct_size = ffi.sizeof("odm_report") })
+    local code = in_steps(function(steps)
+        return C.odm_verify(map.handle, report, steps, detail)
+    end, progress)
+    if code == nil then
+        return false
+    elseif code ~= OK and code ~= DONE then
+        return status.detailed(code, detail)
+    end
+    local found = {}
+    for _, name in ipairs({ "records", "bytes", "bad_records", "bad_slots", "bad_number", "bad_offset" }) do
+        found[name] = tonumber(report[name])
+    end
+    found.ok = found.bad_records == 0 and found.bad_slots == 0
+    return found
+end
+
+--- Copies the map into the directory `path`, which must be absent or empty, while others may write. true; false if it was ended;
+-- nil, message, code.
+function work.backup(map, path, progress)
+    if type(path) ~= "string" or path:find("\0", 1, true) then
+        return bad_argument(1, "backup", "a path", path)
+    elseif not is_callable(progress) then
+        return bad_argument(2, "backup", "a function or nothing", progress)
+    elseif map.handle == nil then
+        return status.failure(map)
+    end
+    local detail = status.new_detail()
+    local code = in_steps(function(steps)
+        return C.odm_backup(map.handle, path, steps, detail)
+    end, progress)
+    if code == nil then
+        return false
+    elseif code == OK or code == DONE then
+        return true
+    end
+    return status.detailed(code, detail)
+end
+
+return work
