@@ -114,7 +114,7 @@ function Map:insert(key, value)
     return failure(self, code)
 end
 
--- ---- read, decide, write only if nothing changed ----------------------------------------------------------------------
+-- ---- read, decide, write only if nothing changed: if somebody was faster, again from the start --------------------------
 
 --- The entry of `key` as it is now, vacant or occupied: see entry.lua. Or nil, message, code.
 function Map:entry(key)
@@ -141,21 +141,20 @@ function Map:get_or_insert(key, value)
     if self.handle == nil then
         return failure(self)
     end
-    while true do
-        local found, message, code = self:get(key)
-        if found ~= nil then
-            return found, false
-        elseif message then
-            return nil, message, code
-        end
-        local inserted
-        inserted, message, code = self:insert(key, value)
-        if inserted then
-            return value, true
-        elseif inserted == nil then
-            return nil, message, code
-        end
+    local found, message, code = self:get(key)
+    if found ~= nil then
+        return found, false
+    elseif message then
+        return nil, message, code
     end
+    local inserted
+    inserted, message, code = self:insert(key, value)
+    if inserted then
+        return value, true
+    elseif inserted == nil then
+        return nil, message, code
+    end
+    return self:get_or_insert(key, value)
 end
 
 --- Sets the value to fn(the value now, or nil, ...), and returns it; fn is called again if somebody else was faster. If fn
@@ -171,30 +170,29 @@ function Map:update(key, fn, ...)
     if self.handle == nil then
         return failure(self)
     end
-    while true do
-        local found, message, code = entry.find(self, key)
-        if not found then
-            return nil, message, code
-        end
-        local value = fn(found.value, ...)
-        local written
-        if value ~= nil then
-            bytes, size = self.encode_value(value)
-            if not bytes then
-                return bad_argument(2, "update", "a function that answers " .. size, value)
-            end
-            written, message, code = found:put(value)
-        elseif found.value ~= nil then
-            written, message, code = found:remove()
-        else
-            return nil
-        end
-        if written then
-            return value
-        elseif written == nil then
-            return nil, message, code
-        end
+    local found, message, code = entry.find(self, key)
+    if not found then
+        return nil, message, code
     end
+    local value = fn(found.value, ...)
+    local written
+    if value ~= nil then
+        bytes, size = self.encode_value(value)
+        if not bytes then
+            return bad_argument(2, "update", "a function that answers " .. size, value)
+        end
+        written, message, code = found:put(value)
+    elseif found.value ~= nil then
+        written, message, code = found:remove()
+    else
+        return nil
+    end
+    if written then
+        return value
+    elseif written == nil then
+        return nil, message, code
+    end
+    return self:update(key, fn, ...)
 end
 
 local can_add = {}
@@ -224,42 +222,39 @@ function Map:increment(key, by)
     elseif not fits(by) then
         return bad_argument(2, "increment", "a number that can be added to " .. self.value.name, by)
     end
-    while true do
-        local bytes, size = self.encode_key(key)
-        if not bytes then
-            return bad_argument(1, "increment", size, key)
-        end
-        local handle = self.handle
-        local code = C.odm_entry_get(handle, bytes, size, value_out, size_out, version_out)
-        local sum
-        if code == OK then
-            local value, problem = self.decode_value(value_out[0], tonumber(size_out[0]))
-            let_go(self)
-            if value == nil then
-                return undecodable("value", self.value, problem)
-            end
-            -- As a number, a negative one would be converted to uint64_t, which gives what the machine likes.
-            sum = value + (type(value) == "cdata" and type(by) == "number" and int64(by) or by)
-            -- Past the end of 64 bits a sum comes back from the other side.
-            if type(sum) == "cdata" and (by < 0) ~= (sum < value) and by ~= 0 then
-                sum = nil
-            end
-        elseif code == NOT_FOUND then
-            sum = by
-        else
-            return failure(self, code)
-        end
-        local stored = sum ~= nil and self.encode_value(sum)
-        if not stored then
-            return nil, ("the sum is no %s"):format(self.value.name), C.ODM_E_INVALID
-        end
-        code = C.odm_entry_put(handle, bytes, size, stored, self.value.size, version_out[0])
-        if code == OK then
-            return self.value.give(stored[0])
-        elseif code ~= EXISTS and code ~= CONFLICT then
-            return failure(self, code)
-        end
+    local bytes, size = self.encode_key(key)
+    if not bytes then
+        return bad_argument(1, "increment", size, key)
     end
+    local handle = self.handle
+    local code = C.odm_entry_get(handle, bytes, size, value_out, size_out, version_out)
+    local sum = by
+    if code == OK then
+        local value, problem = self.decode_value(value_out[0], tonumber(size_out[0]))
+        let_go(self)
+        if value == nil then
+            return undecodable("value", self.value, problem)
+        end
+        -- As a number, a negative one would be converted to uint64_t, which gives what the machine likes.
+        sum = value + (type(value) == "cdata" and type(by) == "number" and int64(by) or by)
+        -- Past the end of 64 bits a sum comes back from the other side.
+        if type(sum) == "cdata" and (by < 0) ~= (sum < value) and by ~= 0 then
+            sum = nil
+        end
+    elseif code ~= NOT_FOUND then
+        return failure(self, code)
+    end
+    local stored = sum ~= nil and self.encode_value(sum)
+    if not stored then
+        return nil, ("the sum is no %s"):format(self.value.name), C.ODM_E_INVALID
+    end
+    code = C.odm_entry_put(handle, bytes, size, stored, self.value.size, version_out[0])
+    if code == OK then
+        return self.value.give(stored[0])
+    elseif code == EXISTS or code == CONFLICT then
+        return self:increment(key, by)
+    end
+    return failure(self, code)
 end
 
 --- Puts `value` only if the value now is `expected`: the same bytes; nil: absent. true; false if it is another; nil, message,
@@ -272,38 +267,37 @@ function Map:compare_and_set(key, expected, value)
         end
         return Map.insert(self, key, value)
     end
-    while true do
-        local bytes, size = self.encode_value(expected)
-        if not bytes then
-            return bad_argument(2, "compare_and_set", size, expected)
-        end
-        local text = ffi.string(bytes, size)
-        local value_bytes, value_size = self.encode_value(value)
-        if not value_bytes then
-            return bad_argument(3, "compare_and_set", value_size, value)
-        end
-        bytes, size = self.encode_key(key)
-        if not bytes then
-            return bad_argument(1, "compare_and_set", size, key)
-        end
-        local handle = self.handle
-        local code = C.odm_entry_get(handle, bytes, size, value_out, size_out, version_out)
-        if code == OK then
-            local same = size_out[0] == #text and ffi.string(value_out[0], #text) == text
-            let_go(self)
-            if not same then
-                return false
-            end
-            code = C.odm_entry_put(handle, bytes, size, value_bytes, value_size, version_out[0])
-        end
-        if code == OK then
-            return true
-        elseif code == NOT_FOUND then
-            return false
-        elseif code ~= CONFLICT then
-            return failure(self, code)
-        end
+    local bytes, size = self.encode_value(expected)
+    if not bytes then
+        return bad_argument(2, "compare_and_set", size, expected)
     end
+    local text = ffi.string(bytes, size)
+    local value_bytes, value_size = self.encode_value(value)
+    if not value_bytes then
+        return bad_argument(3, "compare_and_set", value_size, value)
+    end
+    bytes, size = self.encode_key(key)
+    if not bytes then
+        return bad_argument(1, "compare_and_set", size, key)
+    end
+    local handle = self.handle
+    local code = C.odm_entry_get(handle, bytes, size, value_out, size_out, version_out)
+    if code == OK then
+        local same = size_out[0] == #text and ffi.string(value_out[0], #text) == text
+        let_go(self)
+        if not same then
+            return false
+        end
+        code = C.odm_entry_put(handle, bytes, size, value_bytes, value_size, version_out[0])
+    end
+    if code == OK then
+        return true
+    elseif code == NOT_FOUND then
+        return false
+    elseif code == CONFLICT then
+        return self:compare_and_set(key, expected, value)
+    end
+    return failure(self, code)
 end
 
 -- ---- in place ---------------------------------------------------------------------------------------------------------

@@ -147,44 +147,23 @@ local function getter_of(field)
             return value
         end
     end
-    local array = field.element and array_class(field.element)
+    local array, element_size = field.element and array_class(field.element), field.element_size
     return function(view)
-        local bytes = view[1]
+        local bytes, size = view[1], view[2]
         if not bytes then
             return ended()
         end
         local slice = cast(const_slice_pointer, bytes + offset)
-        if array then
-            return array(view, slice.offset, slice.count)
+        local from, count = slice.offset, slice.count
+        -- Anybody may have written these bytes. The product has less than 53 bits: it does not wrap.
+        if from > size or count * element_size > size - from then
+            error(("field '%s' points outside the value"):format(field.name), 3)
+        elseif from % element_size ~= 0 then
+            error(("field '%s' is not aligned"):format(field.name), 3)
+        elseif array then
+            return array(view, from, count)
         end
-        return string_at(bytes + slice.offset, slice.count)
-    end
-end
-
---- Nothing, or what is wrong: checked once, before a view is made, for the bytes do not change.
-local function checker_of(layout)
-    local fixed_size, slices = layout.fixed_size, {}
-    for _, field in ipairs(layout.fields) do
-        if field.element_size then
-            slices[#slices + 1] = field
-        end
-    end
-    return function(bytes, size)
-        if size < fixed_size then
-            return ("%d bytes are too few for %s"):format(size, layout.schema_name)
-        end
-        for i = 1, #slices do
-            local field = slices[i]
-            local slice = cast(const_slice_pointer, bytes + field.offset)
-            local from, element_size = slice.offset, field.element_size
-            -- Numbers have 53 bits: the product of a uint32_t and 8 does not wrap.
-            if from > size or slice.count * element_size > size - from then
-                return ("field '%s' points outside the value"):format(field.name)
-            end
-            if from % element_size ~= 0 then
-                return ("field '%s' is not aligned"):format(field.name)
-            end
-        end
+        return string_at(bytes + from, count)
     end
 end
 
@@ -254,7 +233,7 @@ local function store_array(field, bytes, elements, count)
     end
 end
 
-local function codec(layout, class, check)
+local function codec(layout, class)
     local fields, fixed_size = layout.fields, layout.fixed_size
     local buffer, buffer_size = new(aligned_array, 32), 256
 
@@ -333,12 +312,10 @@ local function codec(layout, class, check)
 
     --- A view on the bytes, which `owner` keeps alive.
     local function view(bytes, size, owner)
-        bytes = cast(bytes_pointer, bytes)
-        local problem = check(bytes, size)
-        if problem then
-            return nil, problem
+        if size < fixed_size then
+            return nil, ("%d bytes are too few"):format(size)
         end
-        return setmetatable({ bytes, size, owner }, class)
+        return setmetatable({ cast(bytes_pointer, bytes), size, owner }, class)
     end
 
     local function decode(bytes, size)
@@ -356,12 +333,12 @@ return function(text)
     if not layout then
         return nil, problem
     end
-    local class, check = view_class(layout), checker_of(layout)
+    local class = view_class(layout)
     return {
         name = layout.schema_name,
         schema_name = layout.schema_name,
         codec = function()
-            return codec(layout, class, check)
+            return codec(layout, class)
         end,
     }
 end

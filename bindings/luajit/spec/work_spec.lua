@@ -1,0 +1,119 @@
+-- Long work: compact, verify, backup, with a progress function called from Lua. What the library has not got is a skip.
+
+local diskmap = require("opendiskmap")
+local support = require("spec.support")
+
+--- The answer; or nil if this version of the library can not do it, which is told.
+local function unless_unsupported(answer, message, code)
+    if answer == nil and code == diskmap.E_UNSUPPORTED then
+        pending(message)
+        return nil
+    end
+    return assert(answer, message)
+end
+
+describe("long work", function()
+    local map, path
+    before_each(function()
+        map, path = support.map("u32", "str")
+        for round = 1, 3 do
+            for i = 1, 2000 do
+                map:put(i, ("%d of round %d"):format(i, round))
+            end
+        end
+    end)
+    after_each(function()
+        map:close()
+        support.remove_directories()
+    end)
+
+    --- A progress function that checks what it gets, and may use the map.
+    local function watcher()
+        local calls, last = 0, -1
+        return function(done, total)
+            calls = calls + 1
+            assert.is_true(done >= last)
+            assert.is_true(done <= total)
+            last = done
+            assert.are.equal("1 of round 3", map:get(1))
+        end, function()
+            return calls
+        end
+    end
+
+    it("compacts", function()
+        if not unless_unsupported(map:compact()) then return end
+        assert.are.equal(2000, map:count())
+        local dead = map:stat().dead_bytes
+        assert.is_true(dead < map:stat().live_bytes)
+        assert.is_true(map:compact((watcher())))
+        for i = 1, 2000 do
+            assert.are.equal(i .. " of round 3", map:get(i))
+        end
+    end)
+
+    it("verifies", function()
+        local report = unless_unsupported(map:verify())
+        if not report then return end
+        assert.is_true(report.ok)
+        assert.is_true(report.records >= 2000)
+        assert.is_true(report.bytes > 0)
+        assert.are.equal(0, report.bad_records + report.bad_slots)
+        assert.are.same(report, map:verify((watcher())))
+    end)
+
+    it("backs up", function()
+        local target = path .. ".backup"
+        if not unless_unsupported(map:backup(target)) then return end
+        local copy = assert(diskmap.open(target, { key = "u32", value = "str", must_exist = true }))
+        assert.are.equal(2000, copy:count())
+        assert.are.equal("2000 of round 3", copy:get(2000))
+        copy:close()
+        assert.is_true(map:backup(target .. "2", (watcher())))
+        local nothing, message = map:backup(target)
+        assert.is_nil(nothing)
+        assert.are.equal("string", type(message))
+    end)
+
+    it("goes on after a yield in its progress function", function()
+        if not unless_unsupported(map:verify()) then return end
+        local resume = coroutine.wrap(function()
+            return map:verify(coroutine.yield)
+        end)
+        local answer = resume()
+        while type(answer) == "number" do
+            map:put(9999, "meanwhile")
+            answer = resume()
+        end
+        assert.is_true(answer.ok)
+    end)
+
+    it("ends when its progress function answers false", function()
+        for i = 1, 60000 do -- Enough for more than one step.
+            map:put(i, ("x"):rep(100))
+        end
+        local calls = 0
+        local function stop()
+            calls = calls + 1
+            return false
+        end
+        local answer = unless_unsupported(map:verify(stop))
+        if answer == nil then return end
+        if calls > 0 then
+            assert.is_false(answer)
+            assert.are.equal(1, calls)
+        end
+        local compacted = map:compact(stop)
+        assert.is_true(compacted == false or compacted == true)
+        assert.are.equal(60000, map:count())
+    end)
+
+    it("answers what the library does, without a step", function()
+        local reader = assert(diskmap.open(path, { key = "u32", value = "str", read_only = true }))
+        local answer, message, code = reader:compact()
+        assert.is_nil(answer)
+        assert.are.equal("string", type(message))
+        assert.is_true(code == diskmap.E_READ_ONLY or code == diskmap.E_UNSUPPORTED)
+        reader:close()
+    end)
+end)
