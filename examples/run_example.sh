@@ -5,6 +5,7 @@
 #                                        BASE.input, if there is one, is the program's input
 #   run_example.sh at_once PROGRAM       entry.c: eight of them at once, counting into one map
 #   run_example.sh unicode PROGRAM       unicode.c: its commands, one after the other
+#   run_example.sh luajit_unicode PROGRAM READER   unicode.lua, the reader, on the maps that unicode.c has made
 set -eu
 
 method=$1
@@ -93,10 +94,26 @@ unicode() {
     expect 'on disk'
 }
 
+luajit_unicode() {
+    file=${UNICODE_DATA:-/usr/share/unicode/UnicodeData.txt}
+    if [ ! -r "$file" ]; then
+        echo "skipped: there is no $file (package unicode-data)"
+        exit 77
+    fi
+    "$program" -m "$directory/map" -f "$file" load > "$output" || fail "load: exit code $?"
+    "$1" "$directory/map" U+1F600 snowman U+AC01 >> "$output" || fail "look-up: exit code $?"
+    expect 'U+1F600 *GRINNING FACE$'
+    expect 'U+2603 *SNOWMAN$'
+    expect 'U+AC01 *HANGUL SYLLABLE GAG$'
+    if "$1" "$directory/map" 'NO SUCH CHARACTER' >> "$output"; then fail "an unknown name should fail"; fi
+    expect 'no character: NO SUCH CHARACTER'
+}
+
 case $method in
     twice) twice "$3" ;;
     at_once) at_once ;;
     unicode) unicode ;;
+    luajit_unicode) luajit_unicode "$3" ;;
     *) fail "no such method: $method" ;;
 esac
 echo "passed"

@@ -8,7 +8,7 @@ local named = require("opendiskmap.encodings").named
 require("opendiskmap.library") -- declares odm_slice
 
 local cast, copy, fill, new, string_at, typeof = ffi.cast, ffi.copy, ffi.fill, ffi.new, ffi.string, ffi.typeof
-local type, rawget, rawequal, setmetatable, getmetatable = type, rawget, rawequal, setmetatable, getmetatable
+local type, rawget, setmetatable, getmetatable = type, rawget, setmetatable, getmetatable
 
 local bytes_pointer = typeof("const uint8_t *")
 local slice_pointer = typeof("odm_slice *")
@@ -168,7 +168,7 @@ local function getter_of(field)
 end
 
 local function view_class(layout)
-    local getters, methods, class = {}, {}, {}
+    local getters, methods, class = {}, {}, { schema_name = layout.schema_name }
     for _, field in ipairs(layout.fields) do
         getters[field.name] = getter_of(field)
     end
@@ -256,6 +256,15 @@ local function codec(layout, class)
         return size
     end
 
+    --- A field that the struct has not got would be lost without a word.
+    local function surplus(value)
+        for name in pairs(value) do
+            if not layout.by_name[name] then
+                return ("no field '%s'"):format(tostring(name))
+            end
+        end
+    end
+
     --- Stores one field; `at` is where the payloads have come to. Returns where they come to now; or nil and what was expected.
     local function store(field, bytes, value, at)
         if field.scalar then
@@ -285,14 +294,18 @@ local function codec(layout, class)
         if type(value) ~= "table" then
             return nil, "a table"
         end
-        if rawequal(getmetatable(value), class) then
-            if not value[1] then
+        local other = getmetatable(value)
+        if type(other) == "table" and other.schema_name then -- A view, of this map or of another one.
+            if other.schema_name ~= layout.schema_name then
+                return nil, "a table, or a view of the same struct"
+            elseif not value[1] then
                 return nil, "a view that has not ended"
             end
             return value[1], value[2]
         end
         local size, expected = measure(value)
-        if not size then
+        expected = expected or surplus(value)
+        if expected then
             return nil, expected
         end
         if size > buffer_size then
