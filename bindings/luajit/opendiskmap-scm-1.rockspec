@@ -35,6 +35,7 @@ build = {
             ["opendiskmap.library"] = lua_folder .. "opendiskmap/library.lua",
             ["opendiskmap.many"] = lua_folder .. "opendiskmap/many.lua",
             ["opendiskmap.map"] = lua_folder .. "opendiskmap/map.lua",
+            ["opendiskmap.out"] = lua_folder .. "opendiskmap/out.lua",
             ["opendiskmap.owner"] = lua_folder .. "opendiskmap/owner.lua",
             ["opendiskmap.status"] = lua_folder .. "opendiskmap/status.lua",
             ["opendiskmap.struct"] = lua_folder .. "opendiskmap/struct.lua",

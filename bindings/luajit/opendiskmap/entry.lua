@@ -5,12 +5,13 @@
 
 local ffi = require("ffi")
 local C = require("opendiskmap.library")
+local out = require("opendiskmap.out")
 local status = require("opendiskmap.status")
 
 local bad_argument, failure, let_go, undecodable = status.bad_argument, status.failure, status.let_go, status.undecodable
 local OK, NOT_FOUND, EXISTS, CONFLICT = C.ODM_OK, C.ODM_NOT_FOUND, C.ODM_EXISTS, C.ODM_CONFLICT
 
-local value_out, size_out = ffi.new("const void *[1]"), ffi.new("size_t[1]")
+local value_out, size_out, size_of = out()
 local version_out = ffi.new("uint64_t[1]")
 
 local Entry = {}
@@ -28,7 +29,7 @@ local function look(entry)
     entry.value, entry.version = nil, version_out[0]
     if code == OK then
         local problem
-        entry.value, problem = map.decode_value(value_out[0], tonumber(size_out[0]))
+        entry.value, problem = map.decode_value(value_out[0], size_of[0])
         let_go(map)
         if entry.value == nil then
             return undecodable("value", map.value, problem)

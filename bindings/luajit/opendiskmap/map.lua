@@ -9,6 +9,7 @@ local ffi = require("ffi")
 local C = require("opendiskmap.library")
 local entry = require("opendiskmap.entry")
 local many = require("opendiskmap.many")
+local out = require("opendiskmap.out")
 local status = require("opendiskmap.status")
 local walk = require("opendiskmap.walk")
 local work = require("opendiskmap.work")
@@ -18,7 +19,7 @@ local bad_argument, failure, let_go, undecodable = status.bad_argument, status.f
 local OK, NOT_FOUND, EXISTS, CONFLICT = C.ODM_OK, C.ODM_NOT_FOUND, C.ODM_EXISTS, C.ODM_CONFLICT
 
 local int64 = ffi.typeof("int64_t")
-local value_out, size_out = ffi.new("const void *[1]"), ffi.new("size_t[1]")
+local value_out, size_out, size_of = out()
 local version_out = ffi.new("uint64_t[1]")
 local handle_out = ffi.new("odm_map *[1]")
 local statistics = ffi.new("odm_statistics")
@@ -36,7 +37,7 @@ function Map:get(key)
     local handle = self.handle
     local code = C.odm_get(handle, bytes, size, value_out, size_out)
     if code == OK then
-        local value, problem = self.decode_value(value_out[0], tonumber(size_out[0]))
+        local value, problem = self.decode_value(value_out[0], size_of[0])
         let_go(self)
         if value == nil then
             return undecodable("value", self.value, problem)
@@ -230,7 +231,7 @@ function Map:increment(key, by)
     local code = C.odm_entry_get(handle, bytes, size, value_out, size_out, version_out)
     local sum = by
     if code == OK then
-        local value, problem = self.decode_value(value_out[0], tonumber(size_out[0]))
+        local value, problem = self.decode_value(value_out[0], size_of[0])
         let_go(self)
         if value == nil then
             return undecodable("value", self.value, problem)
@@ -283,7 +284,7 @@ function Map:compare_and_set(key, expected, value)
     local handle = self.handle
     local code = C.odm_entry_get(handle, bytes, size, value_out, size_out, version_out)
     if code == OK then
-        local same = size_out[0] == #text and ffi.string(value_out[0], #text) == text
+        local same = size_of[0] == #text and ffi.string(value_out[0], #text) == text
         let_go(self)
         if not same then
             return false
@@ -358,7 +359,7 @@ function Map:view(key, fn, ...)
     end
     code = C.odm_get(lender, bytes, size, value_out, size_out)
     if code == OK then
-        size = tonumber(size_out[0])
+        size = size_of[0]
         local view, problem = self.view_value(value_out[0], size, lender)
         if view == nil then
             lender_give(self, lender)
@@ -490,7 +491,7 @@ function Map:schema()
     if code ~= OK then
         return failure(self, code)
     end
-    return ffi.string(value_out[0], size_out[0])
+    return ffi.string(value_out[0], size_of[0])
 end
 
 --- Whether close was not called yet.

@@ -4,14 +4,15 @@
 
 local ffi = require("ffi")
 local C = require("opendiskmap.library")
+local out = require("opendiskmap.out")
 local status = require("opendiskmap.status")
 
-local setmetatable, tonumber = setmetatable, tonumber
+local setmetatable = setmetatable
 local bad_argument, failure, let_go, undecodable = status.bad_argument, status.failure, status.let_go, status.undecodable
 local OK, DONE = C.ODM_OK, C.ODM_DONE
 
-local key_out, key_size_out = ffi.new("const void *[1]"), ffi.new("size_t[1]")
-local value_out, value_size_out = ffi.new("const void *[1]"), ffi.new("size_t[1]")
+local key_out, key_size_out, key_size_of = out()
+local value_out, value_size_out, value_size_of = out()
 local position_out = ffi.new("uint64_t[1]")
 local iter_out = ffi.new("odm_iter *[1]")
 
@@ -70,13 +71,13 @@ function Walk:next()
         return stop(self, code)
     end
     local map = self.map
-    local value_bytes, value_size = value_out[0], value_size_out[0] -- A codec of the program may walk, too.
-    local key, problem = map.decode_key(key_out[0], tonumber(key_size_out[0]))
+    local value_bytes, value_size = value_out[0], value_size_of[0] -- A codec of the program may walk, too.
+    local key, problem = map.decode_key(key_out[0], key_size_of[0])
     if key == nil then
         return undecodable("key", map.key, problem)
     end
     local value
-    value, problem = map.decode_value(value_bytes, tonumber(value_size))
+    value, problem = map.decode_value(value_bytes, value_size)
     let_go(map)
     if value == nil then
         return undecodable("value", map.value, problem)
@@ -91,7 +92,7 @@ function Walk:next_key()
         return stop(self, code)
     end
     local map = self.map
-    local key, problem = map.decode_key(key_out[0], tonumber(key_size_out[0]))
+    local key, problem = map.decode_key(key_out[0], key_size_of[0])
     let_go(map)
     if key == nil then
         return undecodable("key", map.key, problem)
@@ -106,7 +107,7 @@ function Walk:next_value()
         return stop(self, code)
     end
     local map = self.map
-    local value, problem = map.decode_value(value_out[0], tonumber(value_size_out[0]))
+    local value, problem = map.decode_value(value_out[0], value_size_of[0])
     let_go(map)
     if value == nil then
         return undecodable("value", map.value, problem)
