@@ -45,6 +45,7 @@ install_missing() {
     [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
     [ -e /usr/include/xxhash.h ] || missing="$missing libxxhash-dev"
     [ -e "$data" ] || missing="$missing unicode-data"
+    command -v luajit > /dev/null || missing="$missing luajit"
     if [ -z "$missing" ]; then
         echo "   nothing is missing"
         return 0
@@ -88,8 +89,24 @@ unicode load
 step "4. That program has ended. Another one looks some up, by code point and by name"
 unicode U+1F600 SNOWMAN 'greek small letter omega' U+D55C BELL
 
-step "5. One process writes, another one reads, on one map at the same time"
+step "5. One process writes, another one reads, on one map at the same time; and LuaJIT, too"
+unicode_lua() {
+    LUA_PATH="$root/bindings/luajit/?.lua" LUA_CPATH="$build/core/?.so" luajit "$root/examples/luajit/unicode.lua" "$map" "$@"
+}
+: > "$build/lua.log"
+unicode_lua live > "$build/lua.log" &
+lua=$!
+until grep -q ready "$build/lua.log"; do
+    kill -0 $lua || exit 1
+    sleep 0.1
+done
 unicode live
+while kill -0 $lua 2> /dev/null; do # All of it took less than a millisecond: perhaps the reader had no processor just then.
+    unicode live > /dev/null
+done
+wait $lua
+grep seen "$build/lua.log"
+unicode_lua U+1F680 'BLACK CHESS KNIGHT'
 
 step "6. Every entry compared with the file, and what it cost"
 unicode cost
@@ -104,4 +121,5 @@ cat <<EOF
    read the program       examples/unicode/unicode.c, and the short ones in examples/c
    run all tests          sh tests/run.sh
    use it in C            README.md, and include/opendiskmap.h, which documents every function
+   use it in LuaJIT       bindings/luajit/README.md
 EOF

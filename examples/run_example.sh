@@ -107,6 +107,19 @@ luajit_unicode() {
     expect 'U+AC01 *HANGUL SYLLABLE GAG$'
     if "$1" "$directory/map" 'NO SUCH CHARACTER' >> "$output"; then fail "an unknown name should fail"; fi
     expect 'no character: NO SUCH CHARACTER'
+    : > "$directory/live"
+    "$1" "$directory/map" live > "$directory/live" &
+    reader=$!
+    until grep -q ready "$directory/live"; do
+        kill -0 $reader || fail "the reader ended"
+        sleep 0.1
+    done
+    while kill -0 $reader 2> /dev/null; do # It may have had no processor in the millisecond that one takes.
+        "$program" -m "$directory/map" -f "$file" live > /dev/null || fail "live: exit code $?"
+    done
+    wait $reader || fail "the reader saw nothing"
+    cat "$directory/live" >> "$output"
+    expect 'LuaJIT has seen U+E000 as SMILING DISK NUMBER [0-9]*$'
 }
 
 case $method in

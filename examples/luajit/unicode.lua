@@ -2,6 +2,7 @@
 --- unicode.lua - looks characters up in the maps that examples/unicode, a C program, has made; also while it writes to them.
 --
 --     luajit unicode.lua DIRECTORY U+1F600 SNOWMAN "greek small letter omega"
+--     luajit unicode.lua DIRECTORY live         sees what `unicode live` writes, which is to be run when this says "ready"
 local diskmap = require("opendiskmap")
 
 local directory = assert(arg[1], "which directory?")
@@ -29,17 +30,41 @@ local function character(code)
         0x80 + code % 0x40)
 end
 
-local unknown = false
-for i = 2, #arg do
-    local code = tonumber(arg[i]:match("^[Uu]%+(%x+)$") or "", 16) or characters:get(arg[i]:upper())
-    local name = code and names:get(code)
-    if name then
-        print(("   %s\tU+%04X  %s"):format(character(code), code, name))
-    else
-        print("   no character: " .. arg[i])
-        unknown = true
+--- Waits until U+E000, which is for private use, has a name: `unicode live` gives it some, and takes them away again.
+local function live()
+    print("   ready")
+    io.stdout:flush()
+    local name
+    local give_up = os.time() + 60
+    repeat
+        name = names:get(0xe000)
+    until name or os.time() > give_up
+    print("   LuaJIT has seen U+E000 as " .. (name or "nothing"))
+    return name ~= nil
+end
+
+--- Prints what the arguments mean; false if one of them is no character.
+local function look_up()
+    local all_known = true
+    for i = 2, #arg do
+        local code = tonumber(arg[i]:match("^[Uu]%+(%x+)$") or "", 16) or characters:get(arg[i]:upper())
+        local name = code and names:get(code)
+        if name then
+            print(("   %s\tU+%04X  %s"):format(character(code), code, name))
+        else
+            print("   no character: " .. arg[i])
+            all_known = false
+        end
     end
+    return all_known
+end
+
+local succeeded
+if arg[2] == "live" then
+    succeeded = live()
+else
+    succeeded = look_up()
 end
 names:close()
 characters:close()
-os.exit(not unknown)
+os.exit(succeeded)

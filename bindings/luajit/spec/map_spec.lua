@@ -291,6 +291,15 @@ describe("a map", function()
         signed:close()
     end)
 
+    it("has # and pairs for builds of LuaJIT that ask tables for them", function()
+        map:put("a", 1)
+        local class = getmetatable(map)
+        assert.are.equal(1, class.__len(map))
+        for key, value in class.__pairs(map) do
+            assert.are.same({ "a", 1 }, { key, value })
+        end
+    end)
+
     it("keeps 64-bit cdata keys apart", function()
         local numbers = support.map("u64", "str")
         numbers:put(0xffffffffffffffffULL, "last")
