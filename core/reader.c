@@ -34,17 +34,12 @@ void odm__reader_attach(struct reader *reader, struct index_file *file, const st
     reader->head = atomic_load_explicit(&reader->index.header->head, memory_order_acquire);
 }
 
-/* Releases the references that `all` or that were dropped. */
-static void held_release(struct reader *reader, bool all)
+/* Releases the references of a list. */
+static void held_release(struct reader *reader, struct held_segment **list)
 {
-    struct held_segment **link = &reader->held;
-    while (*link != NULL) {
-        struct held_segment *held = *link;
-        if (!all && !held->dropped) {
-            link = &held->next;
-            continue;
-        }
-        *link = held->next;
+    while (*list != NULL) {
+        struct held_segment *held = *list;
+        *list = held->next;
         odm__log_release(reader->log, held->segment);
         free(held);
     }
@@ -52,7 +47,8 @@ static void held_release(struct reader *reader, bool all)
 
 void odm__reader_close(struct reader *reader)
 {
-    held_release(reader, true);
+    held_release(reader, &reader->held);
+    held_release(reader, &reader->dropped);
     if (reader->views != NULL) odm__os.unmap(reader->views, READER_VIEW_COUNT * sizeof *reader->views);
     if (reader->store != NULL && reader->index.file != NULL)
         odm__store_index_release(reader->store, reader->index.file);
@@ -135,14 +131,20 @@ odm_status odm__reader_renew(struct reader *reader, odm_error *error)
         odm__store_index_release(reader->store, older);
     }
     uint64_t head = atomic_load_explicit(&reader->index.header->head, memory_order_acquire);
-    for (struct held_segment *held = reader->held; held != NULL; held = held->next) {
-        if (held->dropped || held->segment->number >= address_number(head)) continue;
-        held->dropped = true;
+    for (struct held_segment **link = &reader->held; *link != NULL;) {
+        struct held_segment *held = *link;
+        if (held->segment->number >= address_number(head)) {
+            link = &held->next;
+            continue;
+        }
         reader->views[held->segment->number & ((1 << SLOT_NUMBER_BITS) - 1)] = (struct segment_view){.end = 0};
+        *link = held->next;
+        held->next = reader->dropped;
+        reader->dropped = held;
     }
     reader->head = head;
     reader->recycled = recycled;
-    if (!reader->lent) held_release(reader, false);
+    if (!reader->lent) held_release(reader, &reader->dropped);
     return ODM_OK;
 }
 
@@ -150,7 +152,7 @@ odm_status odm__reader_refresh(struct reader *reader, odm_error *error)
 {
     if (reader->lent) {
         reader->lent = false;
-        held_release(reader, false);
+        held_release(reader, &reader->dropped);
     }
     bool look = odm__reader_is_stale(reader) || (reader->store != NULL && reader->store->read_only);
     return look ? odm__reader_renew(reader, error) : ODM_OK;

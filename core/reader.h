@@ -30,19 +30,19 @@ struct segment_view {
 struct held_segment {
     struct held_segment *next;
     struct segment *segment;
-    bool dropped; // it has left the map; only slices that were lent keep it
 };
 
 struct reader {
     struct index index;
     struct segment_view *views; // by number modulo 2^16
     uint64_t seed;
-    uint64_t recycled;   // as last seen
-    uint64_t head;       // likewise
-    uint64_t generation; // of the index: raised whenever another one is attached
-    bool lent;           // slices were given out since the last refresh
-    bool verify;         // check both checksums of what is read
-    struct held_segment *held;
+    uint64_t recycled;            // as last seen
+    uint64_t head;                // likewise
+    uint64_t generation;          // of the index: raised whenever another one is attached
+    bool lent;                    // slices were given out since the last refresh
+    bool verify;                  // check both checksums of what is read
+    struct held_segment *held;    // on segments of the map
+    struct held_segment *dropped; // on those that have left it: only slices that were lent keep them
     struct log *log;
     struct store *store; // NULL: the index can not be superseded
 };

@@ -62,9 +62,8 @@ static void release_segments(struct odm_iter *iter, uint64_t number_end)
         iter->views[held->segment->number & ((1 << SLOT_NUMBER_BITS) - 1)] = (struct segment_view){.end = 0};
         if (reader->lent && held->segment->number < address_number(reader->head)) {
             // It has left the map, so the reader may hold it no more; what was lent from it stays until the refresh.
-            held->dropped = true;
-            held->next = reader->held;
-            reader->held = held;
+            held->next = reader->dropped;
+            reader->dropped = held;
             continue;
         }
         odm__log_release(reader->log, held->segment);
