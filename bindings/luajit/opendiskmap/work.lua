@@ -49,7 +49,7 @@ function work.compact(map, progress)
     if code == nil then
         return false
     elseif code == OK or code == DONE then
-        return true
+        return map:refresh() -- Or what this map has read would keep the room.
     end
     return status.detailed(code, detail)
 end

@@ -150,8 +150,19 @@ describe("a root master's map", function()
         end
         assert.is_true(map:get("count") == 3ULL)
         assert.are.equal(15002, map:count())
-        -- And the master once more, after the workers have made files.
+        -- And the master once more, after the workers have made files; and a worker in files that the master has made.
+        for n = 1, 20000 do
+            assert(map:put("master " .. n, n))
+        end
+        assert.is_true(as_nobody(function()
+            for n = 1, 20000 do
+                assert(map:remove("master " .. n))
+            end
+            return map:compact() and map:sync()
+        end)())
         assert(map:put("from the master", 2))
+        assert.are.equal("", support.output_of("find " .. path .. " ! -user nobody"))
+        assert.are.equal(15002, map:count())
         map:close()
     end)
 
