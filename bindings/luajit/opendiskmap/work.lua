@@ -1,7 +1,7 @@
 --- work.lua - long work: compact, verify, backup. In steps if a progress function is given, else in one call.
 --
 -- The function is called from here between two steps, when nothing of the library is running and no lock is held: it may use the
--- map, raise an error, or yield. If it answers false the work ends there.
+-- map, raise an error, or yield. If it answers false, or closes the map, the work ends there.
 
 local ffi = require("ffi")
 local C = require("opendiskmap.library")
@@ -11,17 +11,17 @@ local bad_argument = status.bad_argument
 local OK, DONE = C.ODM_OK, C.ODM_DONE
 local STEP_MS = 10
 
---- Does step(progress) until it is finished: its code; or nil if the program ended it.
-local function in_steps(step, report)
+--- Does step(handle, progress) until it is finished: its code; or nil if the program ended it, also by closing the map.
+local function in_steps(map, step, report)
     if not report then
-        return step(nil)
+        return step(map.handle, nil)
     end
     local progress = ffi.new("odm_progress", { struct_size = ffi.sizeof("odm_progress"), max_ms = STEP_MS })
     while true do
-        local code = step(progress)
+        local code = step(map.handle, progress)
         if code ~= OK then
             return code
-        elseif report(tonumber(progress.done), tonumber(progress.total)) == false then
+        elseif report(tonumber(progress.done), tonumber(progress.total)) == false or map.handle == nil then
             return nil
         end
     end
@@ -43,8 +43,8 @@ function work.compact(map, progress)
         return status.failure(map)
     end
     local detail = status.new_detail()
-    local code = in_steps(function(steps)
-        return C.odm_compact(map.handle, steps, detail)
+    local code = in_steps(map, function(handle, steps)
+        return C.odm_compact(handle, steps, detail)
     end, progress)
     if code == nil then
         return false
@@ -64,8 +64,8 @@ function work.verify(map, progress)
     end
     local detail = status.new_detail()
     local report = ffi.new("odm_report", { struct_size = ffi.sizeof("odm_report") })
-    local code = in_steps(function(steps)
-        return C.odm_verify(map.handle, report, steps, detail)
+    local code = in_steps(map, function(handle, steps)
+        return C.odm_verify(handle, report, steps, detail)
     end, progress)
     if code == nil then
         return false
@@ -91,8 +91,8 @@ function work.backup(map, path, progress)
         return status.failure(map)
     end
     local detail = status.new_detail()
-    local code = in_steps(function(steps)
-        return C.odm_backup(map.handle, path, steps, detail)
+    local code = in_steps(map, function(handle, steps)
+        return C.odm_backup(handle, path, steps, detail)
     end, progress)
     if code == nil then
         return false

@@ -106,6 +106,30 @@ describe("long work", function()
         assert.is_false(map:compact(stop))
         assert.are.equal(2, calls)
         assert.are.equal(60000, map:count())
+        assert.is_false(map:verify(function()
+            map:close()
+        end))
+    end)
+
+    it("goes on when its process forks, and beside the child's", function()
+        for i = 1, 60000 do
+            map:put(i, ("x"):rep(1000))
+        end
+        local wait
+        assert.is_true(map:compact(function()
+            wait = wait or support.in_child(function()
+                for i = 1, 1000 do
+                    assert(map:put(i, "from the child"))
+                end
+                return map:compact() and map:verify().ok and map:close()
+            end)
+        end))
+        assert.is_true(wait())
+        assert.is_true(map:verify().ok)
+        assert.are.equal(60000, map:count())
+        for i = 1, 60000 do
+            assert.are.equal(i <= 1000 and "from the child" or ("x"):rep(1000), map:get(i))
+        end
     end)
 
     it("answers what the library does, without a step", function()
