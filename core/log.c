@@ -425,9 +425,14 @@ odm_status odm__log_successor(struct log *log, uint64_t number, uint64_t tail, u
     uint64_t last = address_number(tail) < number + SEGMENT_SPAN_MAX ? address_number(tail) : number + SEGMENT_SPAN_MAX;
     for (uint64_t next = number + 1; next <= last; ++next) {
         struct segment *segment;
-        odm_status status = odm__log_segment(log, next, &segment, error);
-        if (status == ODM_NOT_FOUND) continue;
-        if (status != ODM_OK) return status;
+        odm_error detail = {.struct_size = sizeof detail};
+        odm_status status = odm__log_segment(log, next, &segment, &detail);
+        // Not even the size of a segment: its maker died, or is at work, between its creation and its reservation.
+        if (status == ODM_NOT_FOUND || status == ODM_E_CORRUPT) continue;
+        if (status != ODM_OK) {
+            odm__error_copy(error, &detail);
+            return status;
+        }
         const struct segment_header *header = (const void *)segment->base;
         bool follows = odm__segment_is_whole(log, segment) && address_number(header->predecessor_end) == number;
         *end = header->predecessor_end;

@@ -6,6 +6,8 @@
 #include "compact.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
 
@@ -103,6 +105,30 @@ Test(compact, a_clear_is_dropped_and_brings_nothing_back)
     map = rebuilt(map, path);
     cr_assert_eq(odm_count(map), 3);
     expect_numbers(map, 59, 62, 59);
+    odm_close(map);
+}
+
+/* A client is killed between making a file for the log and giving it a size: an empty file stays, whose number lies between
+ * those of the log. It must not stop compaction, or the log grows for ever.
+ * Method: a number is taken and an empty file made, as that client did; then the log goes past it. */
+Test(compact, an_empty_file_of_a_dead_client_does_not_stop_it)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    char name[32];
+    for (unsigned round = 0; round < 3; round++) {
+        uint64_t number = atomic_fetch_add(&map->store->client.file->next_number, 1);
+        snprintf(name, sizeof name, "log/%011llu", (unsigned long long)number);
+        int fd = open(path_of(path, name), O_CREAT | O_EXCL | O_RDWR, 0644);
+        cr_assert_geq(fd, 0);
+        close(fd);
+        for (unsigned i = 0; i < 100; i++) put_numbers(map, 0, 100, i);
+        cr_assert_gt(address_number(statistics_of(map).head), number);
+        cr_assert_neq(access(path_of(path, name), F_OK), 0, "it is removed with the segments around it");
+    }
+    expect_within_bound(map);
+    ok(odm_compact(map, NULL, NULL));
+    expect_numbers(map, 0, 100, 99);
     odm_close(map);
 }
 
