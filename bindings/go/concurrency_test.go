@@ -1,0 +1,290 @@
+package opendiskmap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestMain runs the tests, or one of the helpers that tests start as other processes.
+func TestMain(m *testing.M) {
+	if helper := os.Getenv("OPENDISKMAP_TEST_HELPER"); helper != "" {
+		if err := helpers[helper](os.Args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+var helpers = map[string]func(path string) error{
+	"count": func(path string) error {
+		m, err := OpenStringU64(path, nil)
+		if err != nil {
+			return err
+		}
+		return countBySeveral(m)
+	},
+	"echo": func(path string) error {
+		m, err := OpenStringU64(path, nil)
+		for n := uint64(1); err == nil && n <= 100; n++ {
+			if err = waitFor(m, "question", n); err == nil {
+				err = m.Put("answer", n*n)
+			}
+		}
+		return err
+	},
+}
+
+func helper(t *testing.T, name, path string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], path)
+	cmd.Env = append(os.Environ(), "OPENDISKMAP_TEST_HELPER="+name)
+	cmd.Stderr = os.Stderr
+	must(t, cmd.Start())
+	return cmd
+}
+
+func waitFor(m *StringU64Map, key string, n uint64) error {
+	for {
+		v, _, err := m.Get(key)
+		if err != nil || v == n {
+			return err
+		}
+		runtime.Gosched()
+	}
+}
+
+func spawn(group *sync.WaitGroup, call func()) {
+	group.Add(1)
+	go func() {
+		defer group.Done()
+		call()
+	}()
+}
+
+const (
+	counters  = 4 // goroutines
+	countEach = 500
+)
+
+// countBySeveral counts to counters * countEach, by goroutines that get into each other's way.
+func countBySeveral(m *StringU64Map) error {
+	errs := make(chan error)
+	for range counters {
+		go func() {
+			var err error
+			for i := 0; i < countEach && err == nil; i++ {
+				_, err = Add(m, "n", 1)
+			}
+			errs <- err
+		}()
+	}
+	var all []error
+	for range counters {
+		all = append(all, <-errs)
+	}
+	return errors.Join(all...)
+}
+
+func TestGoroutinesAndProcessesCountTogether(t *testing.T) {
+	path := directory(t)
+	m := reopen(t, path, Str, U64)
+	others := []*exec.Cmd{helper(t, "count", path), helper(t, "count", path)}
+	must(t, countBySeveral(m))
+	for _, other := range others {
+		must(t, other.Wait())
+	}
+	n, _, err := m.Get("n")
+	want(t, err, n, 3*counters*countEach)
+}
+
+func TestAnotherProcessSeesAPutAtOnce(t *testing.T) {
+	path := directory(t)
+	m := reopen(t, path, Str, U64)
+	other := helper(t, "echo", path)
+	for n := uint64(1); n <= 100; n++ {
+		must(t, m.Put("question", n))
+		must(t, waitFor(m, "answer", n*n))
+	}
+	must(t, other.Wait())
+}
+
+// Every goroutine has keys of its own, whose values it knows, and reads those of the others.
+func TestGoroutinesShareOneMap(t *testing.T) {
+	m := fresh(t, U64, Str)
+	const goroutines, keys, rounds = 8, 50, 40
+	var group sync.WaitGroup
+	for g := range uint64(goroutines) {
+		spawn(&group, func() {
+			for round := range rounds {
+				for k := range uint64(keys) {
+					value := strings.Repeat(fmt.Sprintf("%d.%d.%d ", g, k, round), 1+round%5)
+					if err := m.Put(g*keys+k, value); err != nil {
+						t.Error(err)
+						return
+					}
+					v, ok, err := m.Get(g*keys + k)
+					if err != nil || !ok || v != value {
+						t.Errorf("have %q %v %v, want %q", v, ok, err, value)
+						return
+					}
+					other := (g + 1) % goroutines
+					_, err = m.View(other*keys+k, func(value []byte) error {
+						if !strings.HasPrefix(string(value), fmt.Sprintf("%d.%d.", other, k)) {
+							return fmt.Errorf("somebody else's value: %q", value)
+						}
+						return nil
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+				n := 0
+				walk := m.Walk(Start)
+				for range walk.All() {
+					n++
+				}
+				if walk.Err() != nil || n < keys {
+					t.Error(walk.Err(), n)
+				}
+			}
+		})
+	}
+	group.Wait()
+	want(t, nil, m.Len(), goroutines*keys)
+}
+
+// More calls at a time than there are handles: views inside views.
+func TestAnyNumberOfCallsAtATime(t *testing.T) {
+	m := fresh(t, U64, U64)
+	must(t, m.Put(1, 1))
+	var nest func(depth int) error
+	nest = func(depth int) error {
+		if depth == 0 {
+			return m.Put(2, 2)
+		}
+		_, err := m.View(1, func([]byte) error { return nest(depth - 1) })
+		return err
+	}
+	must(t, nest(handlesMax+10))
+	has, err := m.Has(2)
+	want(t, err, has, true)
+}
+
+func TestCloseWhileCallsRun(t *testing.T) {
+	for range 20 {
+		path := directory(t)
+		m, err := Open(path, U64, Str, nil)
+		must(t, err)
+		var begun, group sync.WaitGroup
+		var puts atomic.Uint64
+		begun.Add(4)
+		for g := range uint64(4) {
+			spawn(&group, func() {
+				for i := g; ; i += 4 {
+					err := m.Put(i, "value")
+					if err == nil {
+						puts.Add(1)
+						_, _, err = m.Get(i)
+					}
+					if i%100 == g {
+						walk := m.Walk(Start)
+						for range walk.Keys() {
+						}
+						err = errors.Join(err, walk.Err())
+					}
+					if i == g {
+						begun.Done()
+					}
+					if err != nil {
+						if !errors.Is(err, ErrClosed) {
+							t.Error(err)
+						}
+						return
+					}
+				}
+			})
+		}
+		begun.Wait()
+		must(t, m.Close())
+		group.Wait()
+		for i := range m.store.handles {
+			want(t, nil, m.store.handles[i].state.Load(), shut)
+		}
+		m = reopen(t, path, U64, Str)
+		want(t, nil, m.Len(), int(puts.Load()))
+	}
+}
+
+// mappings is the number of this process's mappings of a map's files.
+func mappings(t *testing.T, path string) int {
+	text, err := os.ReadFile("/proc/self/maps")
+	must(t, err)
+	return strings.Count(string(text), path)
+}
+
+func TestAForgottenMapIsClosed(t *testing.T) {
+	path := directory(t)
+	func() {
+		m, err := Open(path, U64, U64, nil)
+		must(t, err)
+		must(t, m.Put(1, 1))
+	}()
+	if mappings(t, path) == 0 {
+		t.Fatal("the map is not mapped")
+	}
+	for mappings(t, path) != 0 { // If it is never closed, the test runner's own limit ends this.
+		runtime.GC()
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// An idle handle keeps the log files in which lies what it gave out last, until those who call have it let go of them.
+func TestIdleHandlesPinNothingForLong(t *testing.T) {
+	m := overwritten(t)
+	_, err := m.View(1, func([]byte) error { // Another handle, which gives out a value and is idle from then on.
+		_, _, err := m.Get(2)
+		return err
+	})
+	must(t, err)
+	for k := range uint64(500) {
+		must(t, m.Put(k, strings.Repeat("w", 200)))
+	}
+	supported(t, m.Compact(t.Context(), nil))
+	pinned := func() uint64 {
+		stat, err := m.Stat()
+		must(t, err)
+		return stat.UnlinkedBytes
+	}
+	if pinned() == 0 {
+		t.Fatal("the idle handle holds nothing: this test shows nothing")
+	}
+	for range 2 * sweepEvery {
+		_, _, err := m.Get(1)
+		must(t, err)
+	}
+	want(t, nil, pinned(), 0)
+}
+
+func TestAContextThatIsDone(t *testing.T) {
+	m := fresh(t, U64, U64)
+	ctx, cancel := context.WithCancel(t.Context())
+	must(t, m.Sync(ctx))
+	cancel()
+	if err := m.Sync(ctx); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	if err := m.Compact(ctx, nil); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+}

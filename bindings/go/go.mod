@@ -1,0 +1,3 @@
+module opendiskmap.example/opendiskmap
+
+go 1.24

@@ -1,0 +1,5 @@
+//go:build !race
+
+package opendiskmap
+
+const raceDetector = false

@@ -1,0 +1,55 @@
+package opendiskmap
+
+// What several tests share.
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// directory is a fresh place for a map, on a file system that takes one: the writable layer of a container is none.
+func directory(t testing.TB) string {
+	t.Helper()
+	m, err := Open(filepath.Join(t.TempDir(), "probe"), U64, U64, nil)
+	if err == nil {
+		m.Close()
+		return filepath.Join(t.TempDir(), "map")
+	}
+	dir, err := os.MkdirTemp("/dev/shm", "odm_go.")
+	if err != nil {
+		t.Skip("no file system here takes a map: ", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "map")
+}
+
+// fresh is a new map on disk, closed at the end of the test.
+func fresh[K, V any](t testing.TB, key Codec[K], value Codec[V]) *Map[K, V] {
+	t.Helper()
+	return reopen(t, directory(t), key, value)
+}
+
+func reopen[K, V any](t testing.TB, path string, key Codec[K], value Codec[V]) *Map[K, V] {
+	t.Helper()
+	m, err := Open(path, key, value, nil)
+	must(t, err)
+	t.Cleanup(func() { must(t, m.Close()) })
+	return m
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// want compares what a call returned; its error must be nil.
+func want[T comparable](t testing.TB, err error, have, expected T) {
+	t.Helper()
+	must(t, err)
+	if have != expected {
+		t.Fatalf("have %v, want %v", have, expected)
+	}
+}
