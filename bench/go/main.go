@@ -1,0 +1,147 @@
+// bench - the Go binding beside other stores of Go programs, and beside a built-in map. README.md says how to read it.
+//
+//	go run . [-n 1000000] [-rounds 3] [-engines odm,lmdb,...] [-dir /tmp]
+//
+// Every engine runs in a process of its own, one at a time; they take turns within a round.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A row is an operation that is timed.
+type row struct {
+	name string
+	run  func(e engine, d *data) // all of d's entries once
+}
+
+var rows = []row{
+	{"put", func(e engine, d *data) { e.load(d.keys, d.values) }},
+	{"get in place", func(e engine, d *data) { d.check(e.gets(d.order)) }},
+	{"get in place, 2 goroutines", func(e engine, d *data) { d.check(twice(d.order, e.gets)) }},
+	{"get a copy", func(e engine, d *data) { d.check(e.copies(d.order)) }},
+	{"get a copy, 64 a call", func(e engine, d *data) { d.check(e.many(d.order)) }},
+	{"get of an absent key", func(e engine, d *data) { d.none(e.gets(d.absent)) }},
+	{"iterate", func(e engine, d *data) { d.check(e.iterate()) }},
+}
+
+// twice shares the keys between two goroutines.
+func twice(keys []string, gets func([]string) sum) sum {
+	var sums [2]sum
+	var group sync.WaitGroup
+	half := len(keys) / 2
+	for i, part := range [][]string{keys[:half], keys[half:]} {
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			sums[i] = gets(part)
+		}()
+	}
+	group.Wait()
+	return sums[0] + sums[1]
+}
+
+// passesAtLeast is how long a read is repeated: the best pass counts.
+const passesAtLeast = 2 * time.Second
+
+// worker measures one engine, and prints nanoseconds an entry by row.
+func worker(name, dir string, n int) {
+	d := makeData(n)
+	e := engines[name]()
+	e.open(dir)
+	result := map[string]float64{}
+	for _, r := range rows {
+		if r.name == "get a copy, 64 a call" && !e.hasMany() {
+			continue
+		}
+		runtime.GC()
+		best := time.Duration(0)
+		for began := time.Now(); best == 0 || (r.name != "put" && time.Since(began) < passesAtLeast); {
+			start := time.Now()
+			r.run(e, d)
+			if took := time.Since(start); best == 0 || took < best {
+				best = took
+			}
+		}
+		result[r.name] = float64(best.Nanoseconds()) / float64(n)
+	}
+	e.close()
+	check(json.NewEncoder(os.Stdout).Encode(result))
+}
+
+func main() {
+	n := flag.Int("n", 1_000_000, "entries")
+	rounds := flag.Int("rounds", 3, "medians are taken over them")
+	names := flag.String("engines", "odm,lmdb,bbolt,badger,pebble,map", "the others are compared with the first")
+	dir := flag.String("dir", os.TempDir(), "the maps are made in fresh directories there, and removed")
+	work := flag.String("worker", "", "measure this engine in -dir; for the program itself")
+	flag.Parse()
+	log.SetFlags(0)
+	if *work != "" {
+		worker(*work, *dir, *n)
+		return
+	}
+	chosen := strings.Split(*names, ",")
+	results := map[string][]map[string]float64{}
+	for round := range *rounds {
+		for _, name := range chosen {
+			if engines[name] == nil {
+				log.Fatalf("no engine %q", name)
+			}
+			fresh, err := os.MkdirTemp(*dir, "odm_bench_go.")
+			check(err)
+			fmt.Fprintf(os.Stderr, "round %d: %s\n", round+1, name)
+			cmd := exec.Command(os.Args[0], "-worker", name, "-dir", fresh, "-n", fmt.Sprint(*n))
+			cmd.Stderr = os.Stderr
+			output, err := cmd.Output()
+			os.RemoveAll(fresh)
+			check(err)
+			var result map[string]float64
+			check(json.Unmarshal(output, &result))
+			results[name] = append(results[name], result)
+		}
+	}
+	fmt.Printf("%d entries, medians of %d rounds, ns an entry; in brackets: times the first\n\n", *n, *rounds)
+	fmt.Printf("| |%s\n|---|%s\n", strings.Join(chosen, "|")+"|", strings.Repeat("---:|", len(chosen)))
+	for _, r := range rows {
+		fmt.Printf("| %s |", r.name)
+		first := 0.0
+		for i, name := range chosen {
+			m := median(results[name], r.name)
+			if i == 0 {
+				first = m
+				fmt.Printf(" %.0f |", m)
+			} else if m == 0 {
+				fmt.Printf(" |")
+			} else {
+				fmt.Printf(" %.0f (%.2f) |", m, m/first)
+			}
+		}
+		fmt.Println()
+	}
+}
+
+func median(results []map[string]float64, row string) float64 {
+	var all []float64
+	for _, r := range results {
+		all = append(all, r[row])
+	}
+	slices.Sort(all)
+	return all[len(all)/2]
+}
+
+func check(err error) {
+	if err != nil {
+		log.Fatal(err)
+	}
+}
