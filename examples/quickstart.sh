@@ -75,6 +75,25 @@ unicode() {
     "$unicode" -m "$map" -f "$data" "$@"
 }
 
+# Left out where there is no Go that is new enough: Debian 12 itself has none.
+go_on_the_same_maps() {
+    if ! command -v go > /dev/null || ! go env GOVERSION | grep -Eq '^go1\.(2[4-9]|[3-9][0-9])'; then
+        echo "   left out: Go 1.24 or newer is not installed"
+        return 0
+    fi
+    quietly cmake --build "$build" --target opendiskmap_static --parallel "$(nproc)"
+    rm -f "$build/unicode_go" # Go would not see that the library is another one.
+    quietly env -C "$root/examples/go" CGO_LDFLAGS="-L$build/core" GOTOOLCHAIN=local \
+        go build -buildvcs=false -o "$build/unicode_go" ./unicode
+    "$build/unicode_go" "$map" U+1F600 SNOWMAN 'greek small letter omega'
+    "$build/unicode_go" "$map"
+    "$build/unicode_go" "$map" watch > "$build/watch.log" &
+    until [ -s "$build/watch.log" ]; do sleep 0.05; done
+    unicode live > /dev/null # The C program writes, once more.
+    wait
+    cat "$build/watch.log"
+}
+
 echo "opendiskmap: a hash map that is a directory on disk"
 
 step "1. Packages"
@@ -111,7 +130,10 @@ unicode_lua U+1F680 'BLACK CHESS KNIGHT'
 step "6. Every entry compared with the file, and what it cost"
 unicode cost
 
-step "7. What next, in $root"
+step "7. Go, live on the same maps"
+go_on_the_same_maps
+
+step "8. What next, in $root"
 program=${unicode#"$root"/}
 directory=${map#"$root"/}
 cat <<EOF
@@ -122,4 +144,5 @@ cat <<EOF
    run all tests          sh tests/run.sh
    use it in C            README.md, and include/opendiskmap.h, which documents every function
    use it in LuaJIT       bindings/luajit/README.md
+   use it in Go           bindings/go/README.md, and the programs in examples/go
 EOF

@@ -7,6 +7,7 @@
 #   unsupported               the message that somebody without cgo gets
 #   format, vet               of the binding, its examples and its benchmark
 #   example <name>            examples/go/<name>, twice over one map; at_once: eight of them at once
+#   unicode <program>         examples/go/unicode, on the maps that this program, examples/unicode, makes
 set -eu
 
 go=$1
@@ -109,6 +110,20 @@ example() {
     sh ../run_example.sh "$1" "$work/program" "../$expected"
 }
 
+unicode() {
+    data=/usr/share/unicode/UnicodeData.txt
+    [ -r "$data" ] || skip "there is no $data (package unicode-data)"
+    cd "$root/examples/go"
+    "$go" build -o "$work/program" ./unicode
+    map=$work/map
+    "$1" -m "$map" -f "$data" load
+    "$work/program" "$map" U+1F600 snowman > "$work/output" || fail "look-up: exit code $?"
+    grep -q 'U+1F600   GRINNING FACE$' "$work/output" || fail "$(cat "$work/output")"
+    grep -q 'U+2603   SNOWMAN$' "$work/output" || fail "$(cat "$work/output")"
+    if "$work/program" "$map" 'NO SUCH CHARACTER'; then fail "an unknown name should fail"; fi
+    "$work/program" "$map"
+}
+
 case $method in
     test) go_test ;;
     race) go_test -race ;;
@@ -119,5 +134,6 @@ case $method in
     vet) vet ;;
     example) example twice "$@" ;;
     at_once) example at_once "$@" ;;
+    unicode) unicode "$@" ;;
     *) fail "no such method: $method" ;;
 esac

@@ -93,23 +93,25 @@ func compare(names *nameMap, characters *characterMap) {
 	}
 }
 
-// watch sees another process write.
+// watch sees another process write: `unicode live` of examples/unicode.
 func watch(names *nameMap) {
+	fmt.Println("   Go is watching U+E000")
 	last, seen := "", 0
-	for {
+	for start := time.Now(); time.Since(start) < 10*time.Second; {
 		name, ok, err := names.Get(private)
 		check(err)
 		switch {
 		case ok && name != last:
 			last = name
 			if seen++; seen == 1 {
-				fmt.Printf("   Go has seen U+E000 appear: %s\n", name)
+				fmt.Printf("   Go has seen it appear: %s\n", name)
 			}
 		case !ok && seen > 0:
-			fmt.Printf("   Go has seen %d of its names, the last one %q, and that it is gone\n", seen, last)
+			fmt.Printf("   Go has seen %d names of it, the last one %q, and that it is gone\n", seen, last)
 			return
 		}
 	}
+	fmt.Println("   Go has seen nothing for 10 s")
 }
 
 func check(err error) {
