@@ -109,15 +109,26 @@ func TestABackupIsAMap(t *testing.T) {
 
 func TestLongWorkEndsWhenItsContextIsDone(t *testing.T) {
 	m := overwritten(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	calls := 0
-	stop := func(uint64, uint64) { calls++; cancel() }
-	err := m.Backup(ctx, directory(t), stop)
-	if errors.Is(err, ErrUnsupported) {
-		t.Skip("not in this version of the library: ", err)
-	}
-	// It may have been finished by its first step.
-	if calls != 1 || (err != nil && !errors.Is(err, context.Canceled)) {
-		t.Fatal(calls, err)
+	for name, work := range map[string]func(context.Context, Progress) error{
+		"compact": m.Compact,
+		"verify":  func(ctx context.Context, p Progress) error { _, err := m.Verify(ctx, p); return err },
+		"backup":  func(ctx context.Context, p Progress) error { return m.Backup(ctx, directory(t), p) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			calls := 0
+			err := work(ctx, func(uint64, uint64) { calls++; cancel() })
+			if errors.Is(err, ErrUnsupported) {
+				t.Skip("not in this version of the library: ", err)
+			}
+			// It may have been finished by its first step.
+			if calls != 1 || (err != nil && !errors.Is(err, context.Canceled)) {
+				t.Fatal(calls, err)
+			}
+			// Nothing is left of it that would be in somebody's way.
+			_, err = m.Verify(t.Context(), nil)
+			supported(t, err)
+			want(t, nil, m.Len(), 500)
+		})
 	}
 }
