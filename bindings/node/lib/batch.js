@@ -1,0 +1,177 @@
+'use strict'
+// batch.js - many keys in one call: packed one behind the other in a buffer, which crosses over as one.
+
+const { state } = require('./native')
+const { typeError, shown } = require('./errors')
+const { sourceOf } = require('./codecs')
+const { OK, NOT_FOUND, EXISTS, CLOSED } = require('./handle')
+const { VALUE_UNIT } = require('./walk')
+
+const BATCH = 256 // keys a call
+const BATCH_BYTES = 1024 * 1024 // then it is sent, also with fewer keys
+const KEEP_BYTES = 4 * 1024 * 1024 // a buffer that has grown beyond is not kept
+const ABSENT = 2 ** 32 - 1
+
+/** A buffer that items are written to one behind the other, with their ends. Codecs write to it as to scratch. */
+class Packer {
+  constructor () {
+    this.ends = new Uint32Array(BATCH)
+    this.size = 0
+    this.clear()
+    this.ensure(64 * 1024)
+  }
+
+  clear () {
+    this.count = 0
+    this.end = 0
+  }
+
+  ensure (size) {
+    if (size <= this.size) return
+    const memory = new ArrayBuffer(Math.max(size, this.size * 2))
+    if (this.size > 0) new Uint8Array(memory).set(this.plain)
+    this.bytes = Buffer.from(memory)
+    this.plain = new Uint8Array(memory)
+    this.view = new DataView(memory)
+    this.size = memory.byteLength
+  }
+
+  add (codec, item) {
+    // prepare may run code of the user, who may run another batch: that one has packers of its own.
+    const prepared = codec.prepare === null ? item : codec.prepare(item)
+    this.end = codec.write(this, prepared, this.end)
+    this.ends[this.count++] = this.end
+  }
+
+  addNothing () {
+    this.ends[this.count++] = this.end
+  }
+
+  get isFull () {
+    return this.count === BATCH || this.end >= BATCH_BYTES
+  }
+}
+
+const pool = []
+
+function withPackers (count, use) {
+  const packers = Array.from({ length: count }, () => pool.pop() ?? new Packer())
+  try {
+    return use(...packers)
+  } finally {
+    for (const packer of packers) {
+      packer.clear()
+      if (packer.size <= KEEP_BYTES) pool.push(packer)
+    }
+  }
+}
+
+/** The values of `keys`, in their order, undefined for those that are absent. */
+function getMany (handle, keys) {
+  const values = []
+  return withPackers(1, (packer) => {
+    const sizes = new Uint32Array(BATCH)
+    for (const key of keys) {
+      packer.add(handle.key, key)
+      if (packer.isFull) fetch(handle, packer, sizes, values)
+    }
+    if (packer.count > 0) fetch(handle, packer, sizes, values)
+    return values
+  })
+}
+
+function fetch (handle, packer, sizes, values) {
+  let { plain, ends, count } = packer
+  for (;;) {
+    const result = handle.native.getMany(count, plain, ends, sizes)
+    if (typeof result === 'number') handle.fail('getMany', result)
+    const done = state[2]
+    take(handle.value, result, sizes, done, values)
+    if (done === count) break
+    // The values were so long that one call did not give them all.
+    const begin = ends[done - 1]
+    plain = plain.subarray(begin)
+    ends = ends.subarray(done).map((end) => end - begin)
+    count -= done
+  }
+  packer.clear()
+}
+
+function take (codec, result, sizes, count, values) {
+  if (codec.text) {
+    for (let i = 0; i < count; i++) {
+      const text = result[i]
+      values.push(text === undefined || codec.fromText === null ? text : codec.fromText(text))
+    }
+    return
+  }
+  const source = sourceOf(new Uint8Array(result))
+  for (let i = 0, at = 0; i < count; i++) {
+    const size = sizes[i]
+    if (size === ABSENT) {
+      values.push(undefined)
+      continue
+    }
+    values.push(codec.read(source, at, size))
+    at += Math.ceil(size / VALUE_UNIT) * VALUE_UNIT
+  }
+}
+
+const OPS = { set: 0, insert: 1, delete: 2 }
+
+/** Writes [op, key, value] in their order. outcomes: an array that gets true or false for each, or null. */
+function writeMany (handle, operation, writes, outcomes) {
+  let done = 0
+  const fail = (status) => {
+    try {
+      handle.fail(operation, status)
+    } catch (error) {
+      error.done = done
+      throw error
+    }
+  }
+  return withPackers(2, (keys, values) => {
+    const ops = new Uint8Array(BATCH)
+    const results = new Uint8Array(BATCH)
+    const send = () => {
+      handle.changes++
+      const { count } = keys
+      const status = handle.native.writeMany(count, ops, keys.plain, keys.ends, values.plain, values.ends, results)
+      const written = status === OK ? count : status === CLOSED ? 0 : state[2]
+      for (let i = 0; i < written && outcomes !== null; i++) {
+        outcomes.push(results[i] !== EXISTS && results[i] !== NOT_FOUND)
+      }
+      done += written
+      if (status !== OK) fail(status)
+      keys.clear()
+      values.clear()
+    }
+    try {
+      for (const [op, key, value] of writes) {
+        const code = OPS[op]
+        if (code === undefined) throw typeError(`a write is 'set', 'insert' or 'delete', not ${shown(op)}`)
+        const end = keys.end
+        ops[keys.count] = code
+        keys.add(handle.key, key)
+        try {
+          if (code === OPS.delete) values.addNothing()
+          else values.add(handle.value, value)
+        } catch (error) {
+          keys.count-- // The key of a value that can not be stored.
+          keys.end = end
+          throw error
+        }
+        if (keys.isFull || values.isFull) send()
+      }
+    } catch (error) {
+      // What came before the wrong one is written, as if each had been a call of its own.
+      if (keys.count > 0 && error?.done === undefined) send()
+      if (Object(error) === error && Object.isExtensible(error)) error.done = done
+      throw error
+    }
+    if (keys.count > 0) send()
+    return outcomes
+  })
+}
+
+module.exports = { getMany, writeMany }
