@@ -53,7 +53,9 @@ class Codec {
   }
 }
 
-function sourceOf (plain) {
+function sourceOf (given) {
+  // Without Buffer's species: a slice of it is a Uint8Array, and a copy.
+  const plain = Buffer.isBuffer(given) ? new Uint8Array(given.buffer, given.byteOffset, given.length) : given
   return {
     bytes: Buffer.from(plain.buffer, plain.byteOffset, plain.length),
     plain,

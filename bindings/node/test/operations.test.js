@@ -1,0 +1,359 @@
+'use strict'
+// What a DiskMap can do beyond Map: entries, updates, batches, positions, views.
+
+const { test, describe } = require('node:test')
+const assert = require('node:assert/strict')
+const {
+  DiskMap, U64StringMap, StringU64Map, StringStringMap, str, u8, u32, u64, i64, f64, json, bytes
+} = require('opendiskmap')
+const { mapPath } = require('./support')
+
+const counters = (entries) => new DiskMap(entries, { key: str, value: u64 })
+
+describe('insert if absent', () => {
+  test('getOrInsert', () => {
+    const map = counters([['a', 1n]])
+    assert.equal(map.getOrInsert('a', 9n), 1n)
+    assert.equal(map.getOrInsert('b', 2n), 2n)
+    assert.deepEqual([...map].sort(), [['a', 1n], ['b', 2n]])
+  })
+
+  test('getOrInsertComputed computes only if absent, from the key', () => {
+    const map = new DiskMap([['a', 'A']], { key: str, value: str })
+    assert.equal(map.getOrInsertComputed('a', () => assert.fail()), 'A')
+    assert.equal(map.getOrInsertComputed('b', (key) => key.toUpperCase()), 'B')
+    assert.throws(() => map.getOrInsertComputed('c', 'C'), TypeError)
+  })
+
+  test('whoever is faster wins: the value in the map is given', () => {
+    const map = counters()
+    assert.equal(map.getOrInsertComputed('a', () => {
+      map.set('a', 1n)
+      return 2n
+    }), 1n)
+  })
+})
+
+describe('entry', () => {
+  test('vacant and occupied', () => {
+    const map = counters([['a', 1n]])
+    assert.equal(map.entry('x').vacant, true)
+    assert.equal(map.entry('x').value, undefined)
+    assert.equal(map.entry('a').vacant, false)
+    assert.equal(map.entry('a').value, 1n)
+    assert.equal(map.entry('a').key, 'a')
+  })
+
+  test('orInsert, orInsertWith, andModify', () => {
+    const map = counters([['a', 1n]])
+    assert.equal(map.entry('a').orInsert(5n), 1n)
+    assert.equal(map.entry('b').orInsert(5n), 5n)
+    assert.equal(map.entry('c').orInsertWith((key) => BigInt(key.length)), 1n)
+    assert.equal(map.entry('a').andModify((n) => n + 10n).orInsert(0n), 11n)
+    assert.equal(map.entry('d').andModify(() => assert.fail()).orInsert(4n), 4n)
+    assert.equal(map.entry('a').andModify((n) => n * 2n).andModify((n) => n + 1n).value, 23n)
+    assert.deepEqual([...map].sort(), [['a', 23n], ['b', 5n], ['c', 1n], ['d', 4n]])
+  })
+
+  test('a change in between is read again', () => {
+    const map = counters([['a', 1n]])
+    const entry = map.entry('a')
+    map.set('a', 100n)
+    assert.equal(entry.andModify((n) => n + 1n).value, 101n)
+    const vacant = map.entry('b')
+    map.set('b', 7n)
+    assert.equal(vacant.orInsert(1n), 7n)
+    const gone = map.entry('b')
+    map.delete('b')
+    assert.equal(gone.andModify((n) => n + 1n).vacant, true)
+    assert.equal(map.has('b'), false)
+  })
+})
+
+describe('update', () => {
+  test('changes, inserts, removes', () => {
+    const map = counters([['a', 1n]])
+    assert.equal(map.update('a', (n) => n + 1n), 2n)
+    assert.equal(map.update('b', (n) => n ?? 9n), 9n)
+    assert.equal(map.update('a', () => undefined), undefined)
+    assert.equal(map.update('x', () => undefined), undefined)
+    assert.deepEqual([...map], [['b', 9n]])
+  })
+
+  test('asks again if somebody was faster', () => {
+    const map = counters([['a', 1n]])
+    let calls = 0
+    const change = (n) => {
+      if (calls++ === 0) map.set('a', 50n)
+      return n + 1n
+    }
+    assert.equal(map.update('a', change), 51n)
+    assert.equal(calls, 2)
+  })
+})
+
+describe('increment', () => {
+  test('bigint and number', () => {
+    const map = counters()
+    assert.equal(map.increment('a'), 1n)
+    assert.equal(map.increment('a', 41n), 42n)
+    const signed = new DiskMap(null, { key: str, value: i64 })
+    assert.equal(signed.increment('a', -5n), -5n)
+    const plain = new DiskMap(null, { key: str, value: f64 })
+    assert.equal(plain.increment('a', 0.5), 0.5)
+    assert.equal(plain.increment('a'), 1.5)
+  })
+
+  test('an overflow changes nothing', () => {
+    const map = new DiskMap([['a', 255]], { key: str, value: u8 })
+    assert.throws(() => map.increment('a'), /256 is no u8/)
+    assert.equal(map.get('a'), 255)
+  })
+
+  test('only of numbers, by a number of the same kind', () => {
+    assert.throws(() => new DiskMap(null, { key: str, value: str }).increment('a'), /holds str/)
+    assert.throws(() => counters().increment('a', 1), /takes a bigint, not 1/)
+    assert.throws(() => new DiskMap(null, { key: str, value: u32 }).increment('a', 1n), /takes a number, not 1n/)
+  })
+})
+
+test('compareAndSet', () => {
+  for (const [value, a, b, c] of [[u64, 1n, 2n, 3n], [str, 'a', 'b', 'c'], [json, [1], { x: 2 }, null]]) {
+    const map = new DiskMap([['k', a]], { key: str, value })
+    assert.equal(map.compareAndSet('k', b, c), false)
+    assert.equal(map.compareAndSet('k', a, b), true)
+    assert.deepEqual(map.get('k'), b)
+    assert.equal(map.compareAndSet('k', undefined, c), false, 'undefined expects it to be absent')
+    assert.equal(map.compareAndSet('new', undefined, c), true)
+    assert.equal(map.compareAndSet('new', c, undefined), true, 'undefined removes')
+    assert.equal(map.has('new'), false)
+    assert.equal(map.compareAndSet('new', c, undefined), false)
+    assert.equal(map.compareAndSet('new', undefined, undefined), true)
+    assert.equal(map.compareAndSet('k', undefined, undefined), false)
+  }
+})
+
+describe('many keys', () => {
+  const many = Array.from({ length: 3000 }, (_, i) => [`key ${i}`, `value ${i}`])
+
+  test('setMany and getMany, of any iterable', () => {
+    const map = new DiskMap(null, { key: str, value: str })
+    assert.equal(map.setMany(new Map(many)), map)
+    assert.equal(map.size, many.length)
+    const asked = [...many.keys()].reverse().map((i) => `key ${i * 2}`)
+    assert.deepEqual(map.getMany(new Set(asked)), asked.map((key) => map.get(key)))
+    assert.deepEqual(map.getMany([]), [])
+    assert.deepEqual(map.getMany(['none']), [undefined])
+  })
+
+  test('values too long for one call', () => {
+    const map = new DiskMap(null, { key: u32, value: bytes })
+    const value = new Uint8Array(20 * 1024 * 1024)
+    for (let i = 0; i < 5; i++) map.set(i, value.fill(i))
+    assert.deepEqual(map.getMany([0, 1, 9, 2, 3, 4]).map((v) => v?.[v.length - 1]), [0, 1, undefined, 2, 3, 4])
+    assert.deepEqual([...map].map(([k, v]) => v[0] === k && v.length === value.length), Array(5).fill(true))
+  })
+
+  test('writeMany tells the outcome of each', () => {
+    const map = new DiskMap([['there', 'x']], { key: str, value: str })
+    assert.deepEqual(map.writeMany([
+      ['set', 'a', '1'], ['set', 'a', '2'], ['insert', 'a', '3'], ['insert', 'b', '4'],
+      ['delete', 'there'], ['delete', 'there'], ['insert', 'there', 'again']
+    ]), [true, true, false, true, true, false, true])
+    assert.deepEqual([...map].sort(), [['a', '2'], ['b', '4'], ['there', 'again']])
+    assert.throws(() => map.writeMany([['put', 'a', 'b']]), /a write is 'set', 'insert' or 'delete', not "put"/)
+  })
+
+  test('what comes before a wrong one is written, and the error says how many', () => {
+    const map = new DiskMap(null, { key: str, value: str })
+    const writes = function * () {
+      yield * many.map(([key, value]) => ['set', key, value])
+      yield ['set', 'wrong', 5]
+    }
+    assert.throws(() => map.writeMany(writes()), (error) => error instanceof TypeError && error.done === many.length)
+    assert.equal(map.size, many.length)
+    assert.equal(map.has('wrong'), false)
+    assert.throws(() => map.setMany([['x', '1'], 5, ['y', '2']]), (error) => error.done === 1)
+    assert.throws(() => map.setMany((function * () {
+      yield ['z', '1']
+      throw new Error('mine')
+    })()), /mine/)
+    assert.deepEqual([map.has('x'), map.has('y'), map.has('z')], [true, false, true])
+  })
+
+  test('may be used within one another', () => {
+    const map = new DiskMap(many, { key: str, value: str })
+    const nested = function * () {
+      for (let i = 0; i < 600; i++) yield map.getMany([`key ${i}`])[0].replace('value', 'key')
+    }
+    assert.deepEqual(map.getMany(nested()), many.slice(0, 600).map(([, value]) => value))
+  })
+})
+
+describe('walks', () => {
+  const filled = (count) => new DiskMap(Array.from({ length: count }, (_, i) => [i, i]), { key: u32, value: u32 })
+
+  test('every entry comes exactly once', () => {
+    const map = filled(20000)
+    assert.deepEqual([...map.keys()].sort((a, b) => a - b), [...Array(20000).keys()])
+  })
+
+  test('a walk goes on from a position, in another handle too', (t) => {
+    const path = mapPath(t)
+    const map = DiskMap.open(path, { key: u32, value: u32 }).setMany([...Array(20000).keys()].map((i) => [i, i]))
+    const seen = new Set()
+    const walk = map.keys()
+    assert.equal(walk.position, 0n)
+    for (const key of walk) {
+      seen.add(key)
+      if (seen.size === 7000) break
+    }
+    const stopped = map.keys()
+    for (let i = 0; i < 7000; i++) stopped.next()
+    const { position } = stopped
+    const other = DiskMap.open(path, { key: u32, value: u32 })
+    let came = 0
+    for (const key of other.keys({ from: position })) {
+      seen.add(key)
+      came++
+    }
+    assert.equal(seen.size, 20000, 'none is missed')
+    assert.ok(came < 20000, 'it does not begin anew')
+    assert.deepEqual([...map.keys({ from: 2n ** 64n - 1n })], [])
+  })
+
+  test('a walk that is over stands at the end', () => {
+    const walk = filled(3).keys()
+    assert.equal([...walk].length, 3)
+    assert.equal(walk.position, 2n ** 64n - 1n)
+  })
+
+  test('position is checked', () => {
+    assert.throws(() => filled(1).keys({ from: 1 }), /from must be a position, which is a bigint, not 1/)
+    assert.throws(() => filled(1).keys({ from: -1n }), RangeError)
+    assert.throws(() => filled(1).keys({ form: 1n }), /did you mean "from"/)
+  })
+
+  test('any number at a time, each at its own place', () => {
+    const map = filled(1000)
+    const walks = Array.from({ length: 20 }, () => map.values())
+    const sums = walks.map(() => 0)
+    for (let i = 0; i < 1000; i++) walks.forEach((walk, w) => { sums[w] += walk.next().value })
+    assert.deepEqual(new Set(sums), new Set([499500]))
+  })
+
+  test('return ends it', () => {
+    const walk = filled(100).keys()
+    walk.next()
+    assert.deepEqual(walk.return('x'), { value: 'x', done: true })
+    assert.equal(walk.next().done, true)
+  })
+
+  test('a map may be closed inside its own walk', () => {
+    const map = filled(1000)
+    assert.throws(() => {
+      for (const key of map.keys()) {
+        assert.equal(typeof key, 'number')
+        map.close()
+      }
+    }, { code: 'ODM_CLOSED' })
+  })
+
+  test('what others wrote during a walk may come, and nothing else', (t) => {
+    const path = mapPath(t)
+    const map = DiskMap.open(path, { key: u32, value: u32 }).setMany([...Array(5000).keys()].map((i) => [i, 0]))
+    const other = DiskMap.open(path, { key: u32, value: u32 })
+    let seen = 0
+    for (const [key, value] of map) {
+      seen++
+      assert.ok(value === 0 || value === 1)
+      other.set((key + 2500) % 5000, 1)
+    }
+    assert.equal(seen, 5000)
+  })
+})
+
+describe('view', () => {
+  const map = new DiskMap([['short', Uint8Array.of(1, 2)], ['long', new Uint8Array(100000).fill(3)]], { key: str, value: bytes })
+
+  test('lends the bytes, gives what the function gives', () => {
+    assert.equal(map.view('short', (lent) => lent[1]), 2)
+    assert.equal(map.view('long', (lent) => lent.length + lent[99999]), 100003)
+    assert.equal(map.view('none', () => assert.fail()), undefined)
+    assert.throws(() => map.view('short', 5), TypeError)
+  })
+
+  test('what was lent is empty afterwards, also after an error', () => {
+    for (const key of ['short', 'long']) {
+      let kept
+      map.view(key, (lent) => { kept = lent })
+      assert.equal(kept.length, 0)
+      assert.throws(() => map.view(key, (lent) => {
+        kept = lent
+        throw new Error('mine')
+      }), /mine/)
+      assert.equal(kept.length, 0)
+    }
+  })
+
+  test('stays while the map is used, also by another view of the same value', () => {
+    const seen = map.view('long', (outer) => map.view('long', (inner) => {
+      map.set('long', new Uint8Array(100000).fill(4))
+      for (let i = 0; i < 1000; i++) map.get('short')
+      return [outer[99999], inner[0], map.get('long')[0]]
+    }))
+    assert.deepEqual(seen, [3, 3, 4])
+  })
+
+  test('a map closed inside takes the bytes away', () => {
+    const closing = new DiskMap([['k', new Uint8Array(100000)]], { key: str, value: bytes })
+    assert.equal(closing.view('k', (lent) => {
+      closing.close()
+      return lent.length
+    }), 0)
+  })
+})
+
+describe('the map as a whole', () => {
+  test('stat, capacity, loadFactor, schema, path', (t) => {
+    const path = mapPath(t)
+    const map = DiskMap.open(path, { key: str, value: str, capacity: 100000 })
+    map.set('a', 'b')
+    assert.equal(map.stat().count, 1)
+    assert.match(map.stat().mapId, /^[0-9a-f]{32}$/)
+    assert.ok(map.capacity >= 100000)
+    assert.equal(map.loadFactor, 1 / map.stat().slots)
+    assert.equal(map.schema, 'str/str')
+    assert.equal(map.path, path)
+    assert.match(require('node:util').inspect(map), /^DiskMap\(1 of str\/str\) .*map$/)
+  })
+
+  test('ready-made maps', (t) => {
+    for (const [Kind, schema, key, value] of [[U64StringMap, 'u64/str', 1n, 'x'], [StringU64Map, 'str/u64', 'x', 1n],
+      [StringStringMap, 'str/str', 'x', 'y']]) {
+      const map = Kind.open(mapPath(t))
+      assert.ok(map instanceof Kind && map instanceof DiskMap)
+      assert.equal(map.set(key, value).get(key), value)
+      assert.equal(map.schema, schema)
+      assert.equal(new Kind([[key, value]]).get(key), value)
+      assert.throws(() => Kind.open(mapPath(t), { key: str }), /key and value can not be given/)
+    }
+  })
+
+  test('a map may be extended', () => {
+    class Words extends DiskMap {
+      set (key, value) {
+        return super.set(key.toLowerCase(), value)
+      }
+    }
+    const words = new Words([['Ab', 1]], { key: str, value: json })
+    assert.equal(words.get('ab'), 1)
+    assert.ok(words instanceof Words)
+  })
+
+  test('using', { skip: Symbol.dispose === undefined }, () => {
+    const map = new DiskMap()
+    map[Symbol.dispose]()
+    assert.equal(map.closed, true)
+  })
+})
