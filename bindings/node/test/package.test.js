@@ -1,0 +1,95 @@
+'use strict'
+// What `npm pack` makes installs in an empty directory without scripts or a compiler, and runs.
+
+const { test, describe } = require('node:test')
+const assert = require('node:assert/strict')
+const { execFile } = require('node:child_process')
+const fs = require('node:fs')
+const path = require('node:path')
+const { promisify } = require('node:util')
+const { mapPath, runNode } = require('./support')
+
+const run = promisify(execFile)
+const root = path.join(__dirname, '..')
+
+const USE = `
+  const map = DiskMap.open('map', { key: str, value: str })
+  map.set('hello', 'world')
+  console.log(map.get('hello'))
+`
+
+function emptyDirectory (t) {
+  const directory = mapPath(t, 'app')
+  fs.mkdirSync(directory)
+  return directory
+}
+
+async function packed (directory) {
+  const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', directory], { cwd: root })
+  return JSON.parse(stdout)[0]
+}
+
+async function installed (t) {
+  const directory = emptyDirectory(t)
+  const { filename } = await packed(directory)
+  fs.writeFileSync(path.join(directory, 'package.json'), '{"name": "app", "private": true}')
+  const env = { ...process.env, CC: '/bin/false', CXX: '/bin/false' }
+  await run('npm', ['install', `./${filename}`, '--ignore-scripts', '--offline', '--no-audit', '--no-fund'], { cwd: directory, env })
+  return directory
+}
+
+describe('the package', () => {
+  test('holds binary, sources, types and licences, and nothing else', async (t) => {
+    const { files } = await packed(emptyDirectory(t))
+    const names = files.map((file) => file.path)
+    for (const name of ['index.js', 'index.mjs', 'index.d.ts', 'index.d.mts', 'README.md', 'LICENSE', 'LICENSE.xxhash', 'binding.gyp',
+      'src/addon.c', 'src/opendiskmap.c', 'src/opendiskmap.h', 'src/xxhash.h']) assert.ok(names.includes(name), name)
+    assert.ok(names.some((name) => /^prebuilds\/linux-\w+-(glibc|musl)\.node$/.test(name)))
+    const other = names.filter((name) => !/^(index\.|lib\/|prebuilds\/|src\/|LICENSE|README\.md$|binding\.gyp$|package\.json$)/.test(name))
+    assert.deepEqual(other, [])
+  })
+
+  test('is installed in an empty directory, and required and imported by its name', async (t) => {
+    const directory = await installed(t)
+    fs.writeFileSync(path.join(directory, 'a.js'), `const { DiskMap, str } = require('opendiskmap'); ${USE}`)
+    fs.writeFileSync(path.join(directory, 'b.mjs'), `import { DiskMap, str } from 'opendiskmap'; ${USE}`)
+    for (const file of ['a.js', 'b.mjs']) {
+      const { code, stdout, stderr } = await runNode([file], { cwd: directory, env: { NODE_PATH: '' } })
+      assert.equal(code, 0, stderr)
+      assert.equal(stdout, 'world\n')
+    }
+    const { dependencies } = JSON.parse(fs.readFileSync(path.join(directory, 'node_modules/opendiskmap/package.json')))
+    assert.equal(dependencies, undefined)
+  })
+
+  test('says what is wrong where it has no binary', async (t) => {
+    const directory = await installed(t)
+    fs.renameSync(path.join(directory, 'node_modules/opendiskmap/prebuilds'), path.join(directory, 'away'))
+    const { stdout } = await runNode(['-e', 'try { require("opendiskmap") } catch (error) { console.log(error.code, error.message) }'],
+      { cwd: directory, env: { NODE_PATH: '' } })
+    assert.match(stdout, /^ODM_E_UNSUPPORTED opendiskmap has no binary for this platform, linux-\w+-\w+\. .*npm run build/)
+  })
+
+  test('is compiled from the sources it carries', async (t) => {
+    const headers = ['/usr', '/usr/local', path.dirname(path.dirname(process.execPath))]
+      .find((prefix) => fs.existsSync(path.join(prefix, 'include/node/common.gypi')))
+    if (headers === undefined) return t.skip('the headers of Node.js are not installed')
+    const directory = await installed(t)
+    const home = path.join(directory, 'node_modules/opendiskmap')
+    fs.rmSync(path.join(home, 'prebuilds'), { recursive: true })
+    await run('npm', ['run', 'build'], { cwd: home, env: { ...process.env, npm_config_nodedir: headers }, maxBuffer: 2 ** 26 })
+    const { code, stdout, stderr } = await runNode(['-e', `const { DiskMap, str } = require('opendiskmap'); ${USE}`],
+      { cwd: directory, env: { NODE_PATH: '' } })
+    assert.equal(code, 0, stderr)
+    assert.equal(stdout, 'world\n')
+  })
+})
+
+test('the binary exports nothing of the engine, and needs only the C library', async () => {
+  const binaries = fs.readdirSync(path.join(root, 'prebuilds'))
+  for (const binary of binaries) {
+    const { stdout } = await run('nm', ['-D', '--defined-only', path.join(root, 'prebuilds', binary)]).catch(() => ({ stdout: '' }))
+    const names = stdout.trim().split('\n').map((line) => line.split(' ').pop().split('@')[0]).filter((name) => name !== '')
+    assert.deepEqual(names.filter((name) => !/^(napi_register_module_v1|node_api_module_get_api_version_v1|_init|_fini)$/.test(name)), [])
+  }
+})

@@ -1,0 +1,45 @@
+'use strict'
+// The types, by the TypeScript compiler: types/uses.cts for `require`, types/uses.mts for `import`. What they must refuse is
+// marked there by @ts-expect-error, and is an error if it is accepted.
+//
+//   node types.test.js [folder with node_modules of package.json's devDependencies]
+//
+// Exit code 77, "skipped", without the compiler.
+
+const { test } = require('node:test')
+const assert = require('node:assert/strict')
+const fs = require('node:fs')
+const path = require('node:path')
+const { runNode } = require('./support')
+
+const tools = path.join(path.resolve(process.argv[2] ?? path.join(__dirname, '..')), 'node_modules')
+const compiler = path.join(tools, 'typescript', 'bin', 'tsc')
+
+if (!fs.existsSync(compiler)) {
+  console.log(`skipped: there is no ${compiler}`)
+  process.exit(77)
+}
+
+test('the types accept and refuse what they should', async () => {
+  const { code, stdout } = await runNode([compiler, '-p', path.join(__dirname, 'types'), '--typeRoots', path.join(tools, '@types')])
+  assert.equal(code, 0, stdout)
+})
+
+test('everything that is exported has a type, and everything that has a type is there', () => {
+  const odm = require('opendiskmap')
+  const text = fs.readFileSync(path.join(__dirname, '..', 'index.d.ts'), 'utf8')
+  const declared = [...text.matchAll(/^export (?:const|class|function) (\w+)/gm)].map((match) => match[1])
+  assert.deepEqual(declared.sort(), Object.keys(odm).sort())
+  const methods = text.slice(text.indexOf('export class DiskMap<'), text.indexOf('interface ReadyMade'))
+  for (const name of Object.getOwnPropertyNames(odm.DiskMap.prototype)) {
+    if (name === 'constructor') continue
+    assert.match(methods, new RegExp(`^  (readonly )?${name}[<(:]`, 'm'), name)
+  }
+})
+
+test('import gives the very same as require', async () => {
+  const required = require('opendiskmap')
+  const imported = await import('opendiskmap')
+  assert.equal(imported.default, required)
+  for (const name of Object.keys(required)) assert.equal(imported[name], required[name], name)
+})
