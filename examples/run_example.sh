@@ -4,6 +4,7 @@
 #   run_example.sh twice PROGRAM BASE    twice over one map; both outputs together must equal BASE.expected.
 #                                        BASE.input, if there is one, is the program's input
 #   run_example.sh at_once PROGRAM       entry.c: eight of them at once, counting into one map
+#   run_example.sh workers PROGRAM       workers.js
 #   run_example.sh unicode PROGRAM       unicode.c: its commands, one after the other
 #   run_example.sh luajit_unicode PROGRAM READER   unicode.lua, the reader, on the maps that unicode.c has made
 set -eu
@@ -59,6 +60,14 @@ at_once() {
     echo "tick tock" | "$program" "$directory/map" > "$output" || fail "the last: exit code $?"
     expect '^tick 40001$'
     expect '^tock 40001$'
+}
+
+workers() {
+    "$program" "$directory/map" > "$output" 2>&1 || fail "exit code $?"
+    expect 'workers answered, each with what had just been written$'
+    expect 'each found all 200000 entries: true$'
+    expect '^one map for 4 workers: [0-9]* MB'
+    expect '^a copy in each of them: [0-9]* MB'
 }
 
 unicode() {
@@ -125,6 +134,7 @@ luajit_unicode() {
 case $method in
     twice) twice "$3" ;;
     at_once) at_once ;;
+    workers) workers ;;
     unicode) unicode ;;
     luajit_unicode) luajit_unicode "$3" ;;
     *) fail "no such method: $method" ;;
