@@ -46,6 +46,8 @@ install_missing() {
     [ -e /usr/include/xxhash.h ] || missing="$missing libxxhash-dev"
     [ -e "$data" ] || missing="$missing unicode-data"
     command -v luajit > /dev/null || missing="$missing luajit"
+    command -v node > /dev/null || missing="$missing nodejs"
+    [ -e /usr/include/node/node_api.h ] || missing="$missing libnode-dev"
     if [ -z "$missing" ]; then
         echo "   nothing is missing"
         return 0
@@ -65,9 +67,9 @@ build_program() {
     # Make, not the preset's Ninja: one package less to install. Warnings of a newer compiler should not stop anybody here.
     quietly cmake -S "$root" --preset release -B "$build" -G "Unix Makefiles" -DCMAKE_COMPILE_WARNING_AS_ERROR=OFF \
         -DOPENDISKMAP_BUILD_TESTS=OFF -DOPENDISKMAP_BUILD_BENCH=OFF -DOPENDISKMAP_BUILD_EXAMPLES=ON
-    quietly cmake --build "$build" --target example_unicode --parallel "$(nproc)"
+    quietly cmake --build "$build" --target example_unicode --target node_package --parallel "$(nproc)"
     unicode=$build/examples/unicode
-    echo "   library and example program are in ${build#"$root"/}"
+    echo "   library, example program and package for Node.js are in ${build#"$root"/}"
 }
 
 # Each of these is a process of its own: what one of them finds, another one has left on disk.
@@ -133,7 +135,22 @@ unicode cost
 step "7. Go, live on the same maps"
 go_on_the_same_maps
 
-step "8. What next, in $root"
+step "8. Node.js on the same maps: what it writes, C reads, and the other way round"
+NODE_PATH=$build/node_modules
+export NODE_PATH
+in_node() {
+    node "$root/examples/node/unicode.js" "$map" "$@"
+}
+in_node lookup U+1F600 snowman
+in_node name U+F8FF 'WRITTEN BY NODE.JS'
+unicode U+F8FF
+in_node forget U+F8FF
+in_node cost
+
+step "9. Four workers of Node.js answer from one map; beside it, what a copy in each would take"
+node "$root/examples/node/workers.js" "$build/pages.map" | sed 's/^/   /'
+
+step "10. What next, in $root"
 program=${unicode#"$root"/}
 directory=${map#"$root"/}
 cat <<EOF
@@ -141,6 +158,7 @@ cat <<EOF
    run this again         the maps are there already, and are only opened
    start afresh           rm -r $directory
    read the program       examples/unicode/unicode.c, and the short ones in examples/c
+   use it in Node.js      bindings/node/README.md, examples/node; NODE_PATH=build/quickstart/node_modules finds the package
    run all tests          sh tests/run.sh
    use it in C            README.md, and include/opendiskmap.h, which documents every function
    use it in LuaJIT       bindings/luajit/README.md
