@@ -7,7 +7,8 @@
 //   read(source, start, size)     the value; source is {bytes, plain, view} like scratch
 //   prepare(value) or null        runs before write if code of the user must run: it gives what write then takes
 //   text                          the engine's side gives out strings; fromText makes a value of one, null: it is the value
-//   long(value)                   bytes that are too long for scratch, or null
+//   long(value)                   null; or what goes to the engine as it is, because that is faster than to write it into
+//                                 scratch, or because it has no room there: a string or a Uint8Array
 // and in public `name`, `encode(value)` and `decode(bytes)`.
 
 const { typeError, rangeError, shown } = require('./errors')
@@ -37,7 +38,7 @@ class Codec {
   encode (value) {
     if (this.prepare !== null) value = this.prepare(value)
     const long = this.long !== null ? this.long(value) : null
-    if (long !== null) return Uint8Array.from(long)
+    if (long !== null) return Uint8Array.from(typeof long === 'string' ? bytesOfText(long) : long)
     const target = sourceOf(new Uint8Array(this.size || INLINE_MAX))
     return target.plain.slice(0, this.write(target, value, 0))
   }
@@ -185,7 +186,7 @@ const bool = new Codec('bool', {
 
 // ---- text ------------------------------------------------------------------------------------------------------------
 
-const LOOP_MAX = 48 // characters: up to here a loop is faster than a call of utf8Write
+const LOOP_MAX = 48 // characters: up to here a loop here is faster than a call of C++
 const BYTES_A_UNIT_MAX = 3 // UTF-8 bytes of one UTF-16 unit
 
 function writeLongText (target, text, at) {
@@ -210,12 +211,16 @@ function writeText (target, text, at) {
   return at + length
 }
 
-function longText (text) {
-  if (text.length <= INLINE_MAX / BYTES_A_UNIT_MAX) return null
+function bytesOfText (text) {
   if (/\p{Surrogate}/u.test(text)) {
     throw rangeError(`${shown(text)} has a lone surrogate, which UTF-8 can not store`)
   }
   return Buffer.from(text, 'utf8')
+}
+
+function longText (text) {
+  if (text.length <= LOOP_MAX) return null
+  return text.length <= INLINE_MAX / BYTES_A_UNIT_MAX ? text : bytesOfText(text)
 }
 
 const str = new Codec('str', {
@@ -317,6 +322,6 @@ function codecOf (given, role) {
 }
 
 module.exports = {
-  Codec, INLINE_MAX, builtIn, codecOf, sourceOf,
+  Codec, bytesOfText, builtIn, codecOf, sourceOf,
   u8, u16, u32, u64, i8, i16, i32, i64, u53, f32, f64, bool, str, bytes, json
 }

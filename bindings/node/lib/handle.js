@@ -6,7 +6,7 @@
 
 const { native: addon, scratch, state } = require('./native')
 const { DiskMapError, statusError, rangeError } = require('./errors')
-const { sourceOf } = require('./codecs')
+const { sourceOf, bytesOfText } = require('./codecs')
 
 const OK = 0
 const NOT_FOUND = 1
@@ -15,6 +15,7 @@ const DONE = 3
 const CONFLICT = 4
 const CLOSED = -100
 const TOO_LONG = -101
+const DOUBTFUL = -102
 
 class Handle {
   constructor (native, path, key, value) {
@@ -56,6 +57,22 @@ class Handle {
     return codec.read(sourceOf(new Uint8Array(result)), 0, result.byteLength)
   }
 
+  // Calls native[method] with key and value, and gives its status. `version` {low, high} goes along if it is given.
+  send (method, key, value, version) {
+    const { key: keys, value: values, native } = this
+    if (keys.prepare !== null) key = keys.prepare(key)
+    if (values.prepare !== null) value = values.prepare(value)
+    const long = values.long === null ? null : values.long(value)
+    const keyEnd = keys.write(scratch, key, 0)
+    const end = long === null ? values.write(scratch, value, keyEnd) : long
+    if (version !== undefined) {
+      state[0] = version.low
+      state[1] = version.high
+    }
+    const status = native[method](keyEnd, end)
+    return status === DOUBTFUL ? native[method](keyEnd, bytesOfText(long)) : status
+  }
+
   get (key) {
     return this.taken('get', this.native.get(this.putKey(key)))
   }
@@ -67,14 +84,14 @@ class Handle {
 
   put (key, value) {
     this.changes++
-    const keys = this.key
-    const values = this.value
-    if (keys.prepare !== null) key = keys.prepare(key)
-    if (values.prepare !== null) value = values.prepare(value)
-    const long = values.long === null ? null : values.long(value)
-    const keyEnd = keys.write(scratch, key, 0)
-    const status = this.native.put(keyEnd, long === null ? values.write(scratch, value, keyEnd) : long)
+    const status = this.send('put', key, value)
     if (status !== OK) this.fail('set', status)
+  }
+
+  remove (key) {
+    this.changes++
+    const status = this.native.remove(this.putKey(key))
+    return status === OK || (status === NOT_FOUND ? false : this.fail('delete', status))
   }
 
   // The value with its version: {value, low, high}. value undefined: vacant.
@@ -85,18 +102,9 @@ class Handle {
   }
 
   // Puts the value if the key is still at that version (0, 0: absent). False if it is not.
-  entryPut (operation, key, value, { low, high }) {
+  entryPut (operation, key, value, version) {
     this.changes++
-    const keys = this.key
-    const values = this.value
-    if (keys.prepare !== null) key = keys.prepare(key)
-    if (values.prepare !== null) value = values.prepare(value)
-    const long = values.long === null ? null : values.long(value)
-    const keyEnd = keys.write(scratch, key, 0)
-    const end = long === null ? values.write(scratch, value, keyEnd) : long
-    state[0] = low
-    state[1] = high
-    const status = this.native.entryPut(keyEnd, end)
+    const status = this.send('entryPut', key, value, version)
     return status === OK || (status === EXISTS || status === CONFLICT ? false : this.fail(operation, status))
   }
 
@@ -112,21 +120,9 @@ class Handle {
 
   // The version {low, high} of the key if its value has the bytes of `value`; null if it has others, or is absent.
   entryIs (operation, key, value) {
-    const keys = this.key
-    const values = this.value
-    if (keys.prepare !== null) key = keys.prepare(key)
-    if (values.prepare !== null) value = values.prepare(value)
-    const long = values.long === null ? null : values.long(value)
-    const keyEnd = keys.write(scratch, key, 0)
-    const status = this.native.entryIs(keyEnd, long === null ? values.write(scratch, value, keyEnd) : long)
+    const status = this.send('entryIs', key, value)
     if (status === OK) return { low: state[0], high: state[1] }
     return status === NOT_FOUND || status === CONFLICT ? null : this.fail(operation, status)
-  }
-
-  remove (key) {
-    this.changes++
-    const status = this.native.remove(this.putKey(key))
-    return status === OK || (status === NOT_FOUND ? false : this.fail('delete', status))
   }
 
   // Calls use(bytes) with the value where it lies; it may not keep them.

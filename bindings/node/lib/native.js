@@ -42,6 +42,7 @@ function load () {
 
 const native = load()
 const state = new Uint32Array(4)
+const listOf = (...items) => items
 
 const scratch = {
   bytes: Buffer.alloc(0), // to write to
@@ -64,7 +65,7 @@ const scratch = {
     this.plain = new Uint8Array(memory)
     this.view = new DataView(memory)
     this.size = room
-    native.share(this.plain, state)
+    native.share(this.plain, state, listOf)
   }
 }
 scratch.ensure(SCRATCH_SIZE_MIN)

@@ -3,8 +3,8 @@
  * C moves numbers and bytes; JavaScript (../lib) makes objects, types and errors. Nothing here decides anything about maps.
  *
  * How arguments come in: JavaScript writes keys and values into the scratch buffer, one per environment (a thread's Node.js),
- * and passes their ends. Key: from 0 to key_end. Value: from key_end to value_end; or, if it is long, a Uint8Array of its
- * own instead of value_end. A version goes both ways in state[0] (low half) and state[1]; how many of a batch were done
+ * and passes their ends. Key: from 0 to key_end. Value: from key_end to value_end; or, instead of value_end, a Uint8Array of
+ * its own, or a string, which is written behind the key here. A version goes both ways in state[0] (low half) and state[1]; how many of a batch were done
  * comes back in state[2], and how many bytes a walk gave in state[3].
  *
  * How results go out: a negative number is a status of the engine, or CLOSED. A value is undefined if it is absent; a string
@@ -31,9 +31,11 @@
 enum {
     CLOSED = -100,   /* the map was closed */
     TOO_LONG = -101, /* longer than a string of JavaScript can be */
+    DOUBTFUL = -102, /* a string that may have a lone surrogate, or is too long for the scratch buffer: pass its bytes */
 };
 enum { BATCH_MAX = 1024 };                 /* entries a call */
 enum { BATCH_BYTES_MAX = 64 * 1024 * 1024 }; /* of values a call, unless one alone is longer */
+enum { TEXT_SLACK = 4 };                    /* bytes: a string that was cut short leaves less room than that */
 enum { VALUE_UNIT = 8 };                   /* packed values begin at multiples of it */
 #define PACKED_ABSENT UINT32_MAX
 
@@ -42,7 +44,7 @@ struct environment {
     uint8_t *scratch;
     size_t scratch_size;
     uint32_t *state;
-    napi_ref scratch_ref, state_ref;
+    napi_ref scratch_ref, state_ref, list_of_ref;
 };
 enum { STATE_VERSION_LOW, STATE_VERSION_HIGH, STATE_DONE, STATE_BYTES };
 
@@ -175,20 +177,33 @@ static struct slice key_of(const struct binding *binding, uint32_t key_end)
     return (struct slice){binding->environment->scratch, key_end <= room ? key_end : room};
 }
 
-/* The value of a call: it follows its key in the scratch buffer, or is an array of its own. */
-static bool value_of(napi_env env, const struct binding *binding, uint32_t key_end, napi_value argument,
-                     struct slice *value)
+/* Writes a string behind the key. A lone surrogate becomes U+FFFD, which must not be stored silently. */
+static odm_status text_of(napi_env env, const struct binding *binding, uint32_t key_end, napi_value string,
+                          struct slice *value)
+{
+    char *to = (char *)binding->environment->scratch + key_end;
+    size_t room = binding->environment->scratch_size - key_end, size;
+    if (napi_get_value_string_utf8(env, string, to, room, &size) != napi_ok) return ODM_E_INVALID;
+    if (size + TEXT_SLACK >= room || memmem(to, size, "\xef\xbf\xbd", 3) != NULL) return DOUBTFUL;
+    *value = (struct slice){to, size};
+    return ODM_OK;
+}
+
+/* The value of a call: it follows its key in the scratch buffer, or is an array of its own, or a string. */
+static odm_status value_of(napi_env env, const struct binding *binding, uint32_t key_end, napi_value argument,
+                           struct slice *value)
 {
     uint32_t end;
+    if (key_end > binding->environment->scratch_size) return ODM_E_INVALID;
     if (napi_get_value_uint32(env, argument, &end) == napi_ok) {
-        if (end < key_end || end > binding->environment->scratch_size) return false;
+        if (end < key_end || end > binding->environment->scratch_size) return ODM_E_INVALID;
         *value = (struct slice){binding->environment->scratch + key_end, end - key_end};
-        return true;
+        return ODM_OK;
     }
     struct array array;
-    if (!array_of(env, argument, &array)) return false;
+    if (!array_of(env, argument, &array)) return text_of(env, binding, key_end, argument, value);
     *value = (struct slice){array.data, array.count};
-    return true;
+    return ODM_OK;
 }
 
 /* ---- one key ------------------------------------------------------------------------------------------------------ */
@@ -243,7 +258,8 @@ static napi_value map_put(napi_env env, napi_callback_info info)
     if (binding == NULL) return closed(env);
     uint32_t key_end = u32_of(env, argv[0]);
     struct slice key = key_of(binding, key_end), value;
-    if (!value_of(env, binding, key_end, argv[1], &value)) return status_number(env, ODM_E_INVALID);
+    odm_status status = value_of(env, binding, key_end, argv[1], &value);
+    if (status != ODM_OK) return status_number(env, status);
     return status_number(env, odm_put(binding->map, key.data, key.size, value.data, value.size));
 }
 
@@ -344,7 +360,8 @@ static napi_value map_entry_put(napi_env env, napi_callback_info info)
     if (binding == NULL) return closed(env);
     uint32_t key_end = u32_of(env, argv[0]);
     struct slice key = key_of(binding, key_end), value;
-    if (!value_of(env, binding, key_end, argv[1], &value)) return status_number(env, ODM_E_INVALID);
+    odm_status status = value_of(env, binding, key_end, argv[1], &value);
+    if (status != ODM_OK) return status_number(env, status);
     return status_number(
         env, odm_entry_put(binding->map, key.data, key.size, value.data, value.size, version_in(binding)));
 }
@@ -368,12 +385,13 @@ static napi_value map_entry_is(napi_env env, napi_callback_info info)
     if (binding == NULL) return closed(env);
     uint32_t key_end = u32_of(env, argv[0]);
     struct slice key = key_of(binding, key_end), wanted;
-    if (!value_of(env, binding, key_end, argv[1], &wanted)) return status_number(env, ODM_E_INVALID);
+    odm_status status = value_of(env, binding, key_end, argv[1], &wanted);
+    if (status != ODM_OK) return status_number(env, status);
 
     const void *value;
     size_t value_size;
     uint64_t version;
-    odm_status status = odm_entry_get(binding->map, key.data, key.size, &value, &value_size, &version);
+    status = odm_entry_get(binding->map, key.data, key.size, &value, &value_size, &version);
     version_out(binding, version);
     if (status == ODM_OK) {
         bool same = value_size == wanted.size && (value_size == 0 || memcmp(value, wanted.data, value_size) == 0);
@@ -390,17 +408,19 @@ static size_t padded(size_t size)
     return (size + VALUE_UNIT - 1) / VALUE_UNIT * VALUE_UNIT;
 }
 
-/* n strings, undefined for those that are absent; or a negative number. */
-static napi_value texts(napi_env env, size_t n, const void **values, const uint64_t *sizes)
+/* An array of n strings, undefined for those that are absent; or a negative number. Made by one call of Array.of: to set its
+ * elements one by one takes several times as long. */
+static napi_value texts(napi_env env, const struct environment *environment, size_t n, const void **values,
+                        const uint64_t *sizes)
 {
-    napi_value result, undefined;
-    TRY(napi_create_array_with_length(env, n, &result));
+    napi_value result, undefined, list_of, strings[BATCH_MAX];
     TRY(napi_get_undefined(env, &undefined));
     for (size_t i = 0; i < n; i++) {
-        napi_value string = sizes[i] == ODM_ABSENT ? undefined : text(env, values[i], (size_t)sizes[i]);
-        if (string == NULL) return NULL;
-        TRY(napi_set_element(env, result, (uint32_t)i, string));
+        strings[i] = sizes[i] == ODM_ABSENT ? undefined : text(env, values[i], (size_t)sizes[i]);
+        if (strings[i] == NULL) return NULL;
     }
+    TRY(napi_get_reference_value(env, environment->list_of_ref, &list_of));
+    TRY(napi_call_function(env, undefined, list_of, n, strings, &result));
     return result;
 }
 
@@ -459,7 +479,7 @@ static napi_value map_get_many(napi_env env, napi_callback_info info)
     } else {
         n = within_batch(n, sizes);
         binding->environment->state[STATE_DONE] = (uint32_t)n;
-        result = binding->text_values ? texts(env, n, values, sizes) : packed(env, n, values, sizes, sizes_out.data);
+        result = binding->text_values ? texts(env, binding->environment, n, values, sizes) : packed(env, n, values, sizes, sizes_out.data);
     }
     settle(binding);
     return result;
@@ -545,12 +565,12 @@ static napi_value map_walk_next(napi_env env, napi_callback_info info)
     binding->environment->state[STATE_BYTES] = bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;
     TRY(napi_create_array_with_length(env, 2, &result));
     if (want_keys) {
-        side = binding->text_keys ? texts(env, n, keys, key_sizes) : packed(env, n, keys, key_sizes, key_sizes_out.data);
+        side = binding->text_keys ? texts(env, binding->environment, n, keys, key_sizes) : packed(env, n, keys, key_sizes, key_sizes_out.data);
         if (side == NULL) return NULL;
         TRY(napi_set_element(env, result, 0, side));
     }
     if (want_values) {
-        side = binding->text_values ? texts(env, n, values, value_sizes)
+        side = binding->text_values ? texts(env, binding->environment, n, values, value_sizes)
                                     : packed(env, n, values, value_sizes, value_sizes_out.data);
         if (side == NULL) return NULL;
         TRY(napi_set_element(env, result, 1, side));
@@ -985,11 +1005,12 @@ static napi_value open_map(napi_env env, napi_callback_info info)
 
 /* ---- the module --------------------------------------------------------------------------------------------------- */
 
-/* share(scratch, state): the buffers of this environment, a Uint8Array and a Uint32Array. Again when scratch has grown. */
+/* share(scratch, state, listOf): the buffers of this environment, a Uint8Array and a Uint32Array, and a function that gives an
+ * array of its arguments. Again when scratch has grown. */
 static napi_value share(napi_env env, napi_callback_info info)
 {
-    size_t argc = 2;
-    napi_value argv[2];
+    size_t argc = 3;
+    napi_value argv[3];
     struct environment *environment;
     struct array scratch, state;
     TRY(napi_get_cb_info(env, info, &argc, argv, NULL, NULL));
@@ -999,6 +1020,7 @@ static napi_value share(napi_env env, napi_callback_info info)
     if (environment->state_ref != NULL) TRY(napi_delete_reference(env, environment->state_ref));
     TRY(napi_create_reference(env, argv[0], 1, &environment->scratch_ref));
     TRY(napi_create_reference(env, argv[1], 1, &environment->state_ref));
+    if (environment->list_of_ref == NULL) TRY(napi_create_reference(env, argv[2], 1, &environment->list_of_ref));
     environment->scratch = scratch.data;
     environment->scratch_size = scratch.count;
     environment->state = state.data;

@@ -102,7 +102,7 @@ test('values and keys of every length come back', () => {
   const map = new DiskMap(null, { key: str, value: str })
   const raw = new DiskMap(null, { key: bytes, value: bytes })
   for (const length of [0, 1, 7, 8, 47, 48, 49, 63, 64, 1000, 5461, 5462, 16383, 16384, 16385, 65535, 65536, 70000, 300000]) {
-    for (const letter of ['a', 'é', '漢']) {
+    for (const letter of ['a', 'é', '漢', '\ufffd']) {
       const text = letter.repeat(length)
       map.set(text, text)
       assert.ok(map.get(text) === text, `${length} × ${letter}`)
