@@ -10,7 +10,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -19,9 +18,38 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef STATX_MNT_ID_UNIQUE
-#define STATX_MNT_ID_UNIQUE 0x4000U // Linux 6.8
-#endif
+/* Calls that are younger than the C libraries we run with (glibc 2.17, musl) are made without them; what the kernel gives
+ * for statx is spelt here, for no two headers agree on it. */
+enum { MEMORY_FILE_CLOSE_ON_EXEC = 1 };
+enum { STATX_WANTED_BASIC = 0x7ff, STATX_WANTED_BIRTH = 0x800, STATX_WANTED_MOUNT_ID_UNIQUE = 0x4000 /* Linux 6.8 */ };
+
+struct kernel_time {
+    int64_t seconds;
+    uint32_t nanoseconds;
+    int32_t reserved;
+};
+
+struct kernel_statx {
+    uint32_t mask;
+    uint32_t block_size;
+    uint64_t attributes;
+    uint32_t links;
+    uint32_t uid;
+    uint32_t gid;
+    uint16_t mode;
+    uint16_t spare;
+    uint64_t inode;
+    uint64_t size;
+    uint64_t blocks;
+    uint64_t attributes_mask;
+    struct kernel_time access, birth, change, modification;
+    uint32_t special_major, special_minor;
+    uint32_t device_major, device_minor;
+    uint64_t mount_id;
+    uint64_t later[13];
+};
+_Static_assert(offsetof(struct kernel_statx, mount_id) == 0x90 && sizeof(struct kernel_statx) == 0x100,
+               "as in linux/stat.h");
 
 static int os_open(int directory, const char *name, int flags, mode_t mode)
 {
@@ -70,7 +98,7 @@ static int os_truncate(int fd, off_t size)
 
 static int os_memory_file(const char *name)
 {
-    return memfd_create(name, MFD_CLOEXEC);
+    return (int)syscall(SYS_memfd_create, name, MEMORY_FILE_CLOSE_ON_EXEC);
 }
 
 static int os_duplicate(int fd)
@@ -80,25 +108,21 @@ static int os_duplicate(int fd)
 
 static int identify_at(int directory, const char *name, struct file_identity *identity)
 {
-    struct statx status;
-    memset(&status, 0, sizeof status);
-    unsigned mask = STATX_BASIC_STATS | STATX_BTIME | STATX_MNT_ID_UNIQUE;
-    if (statx(directory, name, AT_EMPTY_PATH, mask, &status) != 0) return -1;
+    struct kernel_statx status = {0};
+    unsigned mask = STATX_WANTED_BASIC | STATX_WANTED_BIRTH | STATX_WANTED_MOUNT_ID_UNIQUE;
+    if (syscall(SYS_statx, directory, name, AT_EMPTY_PATH, mask, &status) != 0) return -1;
 
-    // Where the C library's struct has no mount id yet, the kernel puts it at this fixed offset.
-    uint64_t mount_id;
-    memcpy(&mount_id, (const unsigned char *)&status + 0x90, sizeof mount_id);
-    uint64_t birth_ns = (uint64_t)status.stx_btime.tv_sec * 1000000000U + status.stx_btime.tv_nsec;
+    uint64_t birth_ns = (uint64_t)status.birth.seconds * 1000000000U + status.birth.nanoseconds;
     *identity = (struct file_identity){
-        .device = makedev(status.stx_dev_major, status.stx_dev_minor),
-        .inode = status.stx_ino,
-        .birth_ns = status.stx_mask & STATX_BTIME ? birth_ns : 0,
-        .mount_id = status.stx_mask & STATX_MNT_ID_UNIQUE ? mount_id : 0,
-        .size = status.stx_size,
-        .links = status.stx_nlink,
-        .mode = status.stx_mode,
-        .uid = status.stx_uid,
-        .gid = status.stx_gid,
+        .device = makedev(status.device_major, status.device_minor),
+        .inode = status.inode,
+        .birth_ns = status.mask & STATX_WANTED_BIRTH ? birth_ns : 0,
+        .mount_id = status.mask & STATX_WANTED_MOUNT_ID_UNIQUE ? status.mount_id : 0,
+        .size = status.size,
+        .links = status.links,
+        .mode = status.mode,
+        .uid = status.uid,
+        .gid = status.gid,
     };
     return 0;
 }
@@ -145,7 +169,7 @@ static int os_start_write_back(int fd, off_t offset, off_t size)
 
 static int os_rename_new(int directory, const char *from, const char *to)
 {
-    int result = renameat2(directory, from, directory, to, RENAME_NOREPLACE);
+    int result = (int)syscall(SYS_renameat2, directory, from, directory, to, RENAME_NOREPLACE);
     if (result == 0 || (errno != EINVAL && errno != ENOSYS)) return result;
     // File systems without it have links. Killed between the two, both names stay, and no writer opens the map.
     result = linkat(directory, from, directory, to, 0);
@@ -159,7 +183,7 @@ static int os_rename(int directory, const char *from, const char *to)
 
 static int os_exchange(int directory, const char *a, const char *b)
 {
-    return renameat2(directory, a, directory, b, RENAME_EXCHANGE);
+    return (int)syscall(SYS_renameat2, directory, a, directory, b, RENAME_EXCHANGE);
 }
 
 static int os_unlink(int directory, const char *name, bool is_directory)
@@ -235,7 +259,7 @@ static int os_boot_id(uint64_t id[2])
 
 static int os_random_bytes(void *buffer, size_t size)
 {
-    return getrandom(buffer, size, 0) == (ssize_t)size ? 0 : -1;
+    return syscall(SYS_getrandom, buffer, size, 0) == (ssize_t)size ? 0 : -1;
 }
 
 static uint64_t os_now_ns(void)

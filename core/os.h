@@ -10,7 +10,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/mman.h>
 #include <sys/types.h>
+
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22 // Linux 5.14; older kernels say no, and pages come one by one.
+#endif
 
 /* What tells one file from another, and a file from its copy. 0 for what cannot be had. */
 struct file_identity {
