@@ -11,6 +11,7 @@
 #include "job.h"
 #include "map.h"
 #include "os.h"
+#include "salvage.h"
 #include "status.h"
 #include "sync.h"
 #include "verify.h"
@@ -69,7 +70,11 @@ static odm_status options_check(const char *path, odm_options *options, odm_erro
         return odm__fail(error, ODM_E_INVALID, "options.flags has bits that are unknown: 0x%x",
                          flags & ~(uint32_t)FLAGS_KNOWN);
     }
-    if (flags & ODM_SALVAGE) return odm__fail(error, ODM_E_UNSUPPORTED, "ODM_SALVAGE is not in this version");
+    if ((flags & ODM_SALVAGE) != 0 && (path == NULL || (flags & (ODM_READ_ONLY | ODM_MUST_CREATE)) != 0)) {
+        return odm__fail(
+            error, ODM_E_INVALID,
+            "ODM_SALVAGE writes a map that exists: it goes with neither ODM_READ_ONLY nor ODM_MUST_CREATE");
+    }
     if (path == NULL && (flags & (ODM_READ_ONLY | ODM_MUST_EXIST)) != 0) {
         return odm__fail(error, ODM_E_INVALID,
                          "a map in memory (path NULL) is always a new one: it can not be ODM_READ_ONLY "
@@ -109,6 +114,7 @@ odm_status odm_open(const char *path, const odm_options *options, odm_map **map,
     if (map != NULL) *map = NULL;
     if (status == ODM_OK) status = options_copy(options, &checked, &detail);
     if (status == ODM_OK) status = options_check(path, &checked, &detail);
+    if (status == ODM_OK && (checked.flags & ODM_SALVAGE) != 0) status = odm__salvage(path, &checked, &detail);
     if (status == ODM_OK) {
         struct store *store;
         status = odm__store_open(path, &checked, &store, &detail);

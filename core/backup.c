@@ -9,7 +9,7 @@
 #include "os.h"
 #include "status.h"
 
-enum { STEP_BYTES = 256 * 1024 }; // copied between two looks at the clock
+enum { COPY_STEP_BYTES = 256 * 1024 }; // copied between two looks at the clock
 
 struct backup {
     struct job job;
@@ -79,7 +79,7 @@ static odm_status copy_some(struct odm_map *map, struct backup *backup)
         uint64_t before = backup->segment == 0 ? 0 : backup->log.segments[backup->segment - 1].end;
         status = odm__copy_segment(backup->copy, held->segment, before, &map->error);
     }
-    uint64_t until = backup->address + STEP_BYTES / ADDRESS_UNIT;
+    uint64_t until = backup->address + COPY_STEP_BYTES / ADDRESS_UNIT;
     while (status == ODM_OK && backup->address < held->end && backup->address < until) {
         struct record record;
         enum record_state state = odm__log_read(map->writer.log, held->segment, backup->address, CHECK_ALL, &record);

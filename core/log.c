@@ -311,6 +311,22 @@ enum record_state odm__log_read(const struct log *log, const struct segment *seg
     return RECORD_WHOLE;
 }
 
+uint64_t odm__log_search(const struct log *log, const struct segment *segment, uint64_t address, uint64_t end)
+{
+    // Longer keys are not believed: hashing them at each place, in a file made to do harm, would take for ever.
+    enum { KEY_SIZE_MAX = 4096 };
+    uint64_t last = end != UINT64_MAX ? end : address_make(segment->number, segment->size);
+    // No record is shorter than a header, so the next is no nearer.
+    for (address += RECORD_HEADER_SIZE / ADDRESS_UNIT; address < last; ++address) {
+        struct record record;
+        enum record_state state = odm__log_read(log, segment, address, CHECK_NOTHING, &record);
+        if (state != RECORD_WHOLE || record.key_size > KEY_SIZE_MAX) continue;
+        if (record.size / ADDRESS_UNIT > last - address) continue;
+        if (odm__log_read(log, segment, address, CHECK_HEADER, &record) == RECORD_WHOLE) return address;
+    }
+    return last;
+}
+
 /* ---- walking ------------------------------------------------------------------------------------------------------ */
 
 struct listing {

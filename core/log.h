@@ -93,6 +93,10 @@ enum record_state { RECORD_WHOLE, RECORD_ABSENT, RECORD_BAD };
 enum record_state odm__log_read(const struct log *log, const struct segment *segment, uint64_t address,
                                 enum record_check check, struct record *record);
 
+/* After a record whose header is damaged: the next place at which a whole header stands, or the end (UINT64_MAX: that of the
+ * file). */
+uint64_t odm__log_search(const struct log *log, const struct segment *segment, uint64_t address, uint64_t end);
+
 /* The name of a segment file, for messages. */
 enum { SEGMENT_NAME_SIZE = 24 };
 void odm__segment_name(uint64_t number, char name[SEGMENT_NAME_SIZE]);

@@ -11,9 +11,6 @@
 #include "status.h"
 
 enum { CLOCK_BYTES = 256 * 1024, CLOCK_SLOTS = 256 }; // looked at between two looks at the clock
-/* Behind a damaged header the next whole one is searched for at every place. Longer keys are not believed in there: hashing them
- * at each place would take for ever. */
-enum { SEARCH_KEY_SIZE_MAX = 4096 };
 
 struct verify {
     struct job job;
@@ -69,20 +66,6 @@ static void bad_record(struct verify *verify, uint64_t address, const char *what
 
 /* ---- the log --------------------------------------------------------------------------------------------------------- */
 
-/* The next place at which a whole header stands, or the end. */
-static uint64_t search(struct odm_map *map, const struct segment *segment, uint64_t address, uint64_t end)
-{
-    uint64_t last = end != UINT64_MAX ? end : address_make(segment->number, segment->size);
-    while (++address < last) {
-        struct record record;
-        enum record_state state = odm__log_read(map->writer.log, segment, address, CHECK_NOTHING, &record);
-        if (state != RECORD_WHOLE || record.key_size > SEARCH_KEY_SIZE_MAX) continue;
-        if (address + record.size / ADDRESS_UNIT > last) continue;
-        if (odm__log_read(map->writer.log, segment, address, CHECK_HEADER, &record) == RECORD_WHOLE) return address;
-    }
-    return last;
-}
-
 static void verify_record(struct odm_map *map, struct verify *verify, const struct job_segment *held)
 {
     struct record record;
@@ -102,7 +85,8 @@ static void verify_record(struct odm_map *map, struct verify *verify, const stru
                    state == RECORD_ABSENT ? "a record is missing"
                    : header               ? "the check of a value fails"
                                           : "a record's header is not whole");
-        next = header ? address + record.size / ADDRESS_UNIT : search(map, held->segment, address, held->end);
+        next = header ? address + record.size / ADDRESS_UNIT
+                      : odm__log_search(map->writer.log, held->segment, address, held->end);
     }
     ++verify->report.records;
     verify->report.bytes += (next - address) * ADDRESS_UNIT;

@@ -122,7 +122,8 @@ enum {
     ODM_RECOVERY_NONE = 0,    /* the map was made with it */
     ODM_RECOVERY_KEPT = 1,    /* rebuilt from a log of which nothing returned was lost */
     ODM_RECOVERY_CUT = 2,     /* rebuilt as after power loss: the log was cut at its first record that is not whole */
-    ODM_RECOVERY_PRIVATE = 3  /* a read-only handle built its own, because none could be trusted */
+    ODM_RECOVERY_PRIVATE = 3, /* a read-only handle built its own, because none could be trusted */
+    ODM_RECOVERY_SALVAGED = 4 /* ODM_SALVAGE kept what was whole of a damaged map */
 };
 
 enum {

@@ -1,0 +1,282 @@
+/* salvage.c - keeping what is whole of a damaged map. Contract: salvage.h. */
+#include "salvage.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "copy.h"
+#include "os.h"
+#include "status.h"
+#include "verify.h"
+
+enum { DAMAGED_NAMES_MAX = 1000, SETTLE_RECORDS = 1000 };
+
+struct salvage {
+    struct store source; // only directory, meta and log
+    struct meta_slot slot;
+    struct chain chain;
+    struct copy *copy;
+    struct copy_report report;
+    uint64_t head;     // of what is kept
+    uint64_t end;      // of the copy's log
+    uint64_t position; // of the end, as the damaged log's headers tell
+};
+
+static void note_left_out(struct salvage *salvage, uint64_t address, uint64_t bytes)
+{
+    salvage->report.bytes_cut += bytes;
+    if (salvage->report.from == 0) salvage->report.from = address;
+}
+
+/* ---- the damaged map ------------------------------------------------------------------------------------------------- */
+
+static odm_status source_open(struct salvage *salvage, const char *path, const odm_options *options, odm_error *error)
+{
+    struct store *source = &salvage->source;
+    odm_status status = odm__directory_open(&source->directory, path, error);
+    source->directory.any_file_system = (options->flags & ODM_ANY_FILE_SYSTEM) != 0;
+    if (status == ODM_OK) status = odm__directory_check_kind(&source->directory, error);
+    if (status == ODM_OK) status = odm__meta_open(&source->directory, true, &source->meta, error);
+    if (status == ODM_NOT_FOUND)
+        status = odm__fail(error, ODM_E_CORRUPT, "meta is missing: without it nothing can be read");
+    if (status != ODM_OK) return status;
+    struct file_identity identity;
+    if (odm__os.identify(source->meta.fd, &identity) != 0) return odm__fail_os(error, "look at", "meta");
+    source->directory.mode = identity.mode & 0666;
+    bool alone = false;
+    status = odm__file_lock_exclusive(source->meta.fd, &alone, error);
+    if (status == ODM_OK && !alone) {
+        status = odm__fail(error, ODM_E_BUSY,
+                           "%s is damaged, but open elsewhere: it can be salvaged when all have closed it", path);
+    }
+    if (status == ODM_OK) {
+        status = odm__log_open(&source->log, &source->directory, &source->meta.fixed, false, false, error);
+    }
+    if (status != ODM_OK) return status;
+    // With both slots lost nothing is known but the segments themselves: all they hold counts.
+    if (odm__meta_read_slot(&source->meta, &salvage->slot, NULL) != ODM_OK || salvage->slot.head == 0) {
+        salvage->slot = (struct meta_slot){.watermark = UINT64_MAX};
+    }
+    return odm__log_chain(&source->log, salvage->slot.head, &salvage->chain, error);
+}
+
+static void source_close(struct salvage *salvage)
+{
+    odm__chain_free(&salvage->chain);
+    odm__log_close(&salvage->source.log);
+    pthread_mutex_destroy(&salvage->source.log.mutex);
+    odm__meta_close(&salvage->source.meta);
+    odm__directory_close(&salvage->source.directory);
+}
+
+/* ---- what is whole --------------------------------------------------------------------------------------------------- */
+
+/* Copies what is whole of a segment, up to `end` (UINT64_MAX: as far as something stands there). *over: the log ends in it. */
+static odm_status keep_records(struct salvage *salvage, const struct segment *segment, uint64_t end, bool *over,
+                               odm_error *error)
+{
+    struct log *log = &salvage->source.log;
+    uint64_t file_end = address_make(segment->number, segment->size);
+    uint64_t last = end != UINT64_MAX && end < file_end ? end : file_end;
+    uint64_t unsettled = 0;
+    odm_status status = ODM_OK;
+    while (status == ODM_OK && salvage->end < last) {
+        uint64_t address = salvage->end;
+        struct record record;
+        enum record_state state = odm__log_read(log, segment, address, CHECK_ALL, &record);
+        bool fits = state == RECORD_WHOLE && record.size / ADDRESS_UNIT <= last - address;
+        bool synced = address < salvage->slot.watermark;
+        if (fits && (synced || record.kind != RECORD_RESERVED)) {
+            status = odm__copy_record(salvage->copy, &record, error);
+            salvage->end = address + record.size / ADDRESS_UNIT;
+            ++salvage->report.records;
+            if (record.kind == RECORD_RESERVED) note_left_out(salvage, address, record.size);
+            if (status == ODM_OK && ++unsettled % SETTLE_RECORDS == 0) status = odm__copy_settle(salvage->copy, error);
+            continue;
+        }
+        // Above what was synced the log ends here, as after power loss. So it does where nothing follows.
+        *over = !synced;
+        if (*over) break;
+        bool header = odm__log_read(log, segment, address, CHECK_HEADER, &record) == RECORD_WHOLE &&
+                      record.size / ADDRESS_UNIT <= last - address;
+        uint64_t next = header ? address + record.size / ADDRESS_UNIT : odm__log_search(log, segment, address, last);
+        if (next == last && end == UINT64_MAX) break;
+        if ((next - address) * ADDRESS_UNIT < RECORD_HEADER_SIZE)
+            break; // The rest of a segment: too short for a record.
+        status = odm__copy_fill(salvage->copy, address, next, error);
+        note_left_out(salvage, address, (next - address) * ADDRESS_UNIT);
+        salvage->end = next;
+    }
+    return status;
+}
+
+static odm_status keep_segment(struct salvage *salvage, uint64_t number, uint64_t first, uint64_t end, bool *over,
+                               odm_error *error)
+{
+    struct segment *segment;
+    odm_status status = odm__log_segment(&salvage->source.log, number, &segment, error);
+    if (status != ODM_OK) return status;
+    uint64_t before = salvage->end;
+    uint64_t position = odm__segment_position(segment, first);
+    // What lay between, in segments that are gone.
+    if (before != 0 && position > salvage->position + SEGMENT_HEADER_SIZE) {
+        note_left_out(salvage, before, position - salvage->position - SEGMENT_HEADER_SIZE);
+    }
+    status = odm__copy_segment(salvage->copy, segment, before, error);
+    salvage->end = first;
+    if (status == ODM_OK) status = keep_records(salvage, segment, end, over, error);
+    if (status == ODM_OK) status = odm__copy_segment_end(salvage->copy, salvage->end, error);
+    salvage->position = odm__segment_position(segment, salvage->end);
+    odm__log_release(&salvage->source.log, segment);
+    return status;
+}
+
+/* Segment by segment, as their headers chain them; over those that are missing. */
+static odm_status keep_all(struct salvage *salvage, odm_error *error)
+{
+    odm_status status = ODM_OK;
+    bool over = false;
+    uint64_t first = salvage->head;
+    while (status == ODM_OK && !over && first != 0) {
+        uint64_t number = address_number(first), end, next;
+        odm__chain_next(&salvage->chain, first, &end, &next);
+        status = keep_segment(salvage, number, first, end, &over, error);
+        // A segment left before its end was reached is one that ended early.
+        first = next != UINT64_MAX ? next : 0;
+        for (size_t i = 0; first == 0 && i < salvage->chain.count; ++i) {
+            const struct chain_link *link = &salvage->chain.links[i];
+            if (link->whole && link->number > number && link->number <= address_number(salvage->slot.watermark)) {
+                first = address_make(link->number, SEGMENT_HEADER_SIZE);
+            }
+        }
+    }
+    return status;
+}
+
+static uint64_t first_place(const struct salvage *salvage)
+{
+    for (size_t i = 0; i < salvage->chain.count; ++i) {
+        const struct chain_link *link = &salvage->chain.links[i];
+        if (!link->whole) continue;
+        if (link->number == address_number(salvage->slot.head)) return salvage->slot.head;
+        return address_make(link->number, SEGMENT_HEADER_SIZE);
+    }
+    return 0;
+}
+
+/* The oldest segments may be gone: how much of it the next one tells, if it was but one. */
+static void note_missing_head(struct salvage *salvage)
+{
+    uint64_t head = salvage->slot.head;
+    if (head == 0 || salvage->head == head) return;
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < salvage->chain.count; ++i) {
+        const struct chain_link *link = &salvage->chain.links[i];
+        if (link->number != address_number(salvage->head)) continue;
+        if (address_number(link->predecessor_end) == address_number(head)) {
+            bytes = (link->predecessor_end - head) * ADDRESS_UNIT;
+        }
+    }
+    note_left_out(salvage, head, bytes);
+}
+
+static odm_status salvage_to(const char *path, const char *to, const odm_options *options, odm_error *error)
+{
+    struct salvage salvage = {.report = {.recovery_kind = ODM_RECOVERY_SALVAGED}};
+    struct store *source = &salvage.source;
+    source->directory.fd = source->log.directory.fd = source->meta.fd = -1;
+    pthread_mutex_init(&source->log.mutex, NULL);
+    odm_status status = source_open(&salvage, path, options, error);
+    if (status == ODM_OK) {
+        salvage.head = first_place(&salvage);
+        if (salvage.head == 0)
+            status = odm__fail(error, ODM_E_CORRUPT, "log/ has no segment of this map that is whole");
+    }
+    if (status == ODM_OK) note_missing_head(&salvage);
+    if (status == ODM_OK) {
+        status = odm__copy_begin(source, to, salvage.head, source->meta.fixed.capacity, &salvage.copy, error);
+    }
+    if (status == ODM_OK) status = keep_all(&salvage, error);
+    if (status == ODM_OK) status = odm__copy_finish(salvage.copy, &salvage.report, error);
+    if (salvage.copy != NULL) odm__copy_free(salvage.copy);
+    source_close(&salvage);
+    return status;
+}
+
+/* ---- names ----------------------------------------------------------------------------------------------------------- */
+
+/* Gives the damaged map a name of its own, and its old name to the new one. */
+static odm_status change_names(const char *path, const char *salvaged, char *name, size_t name_size, odm_error *error)
+{
+    bool exchanged = odm__os.exchange(AT_FDCWD, path, salvaged) == 0;
+    const char *damaged = exchanged ? salvaged : path;
+    for (unsigned i = 0; i < DAMAGED_NAMES_MAX; ++i) {
+        snprintf(name, name_size, i == 0 ? "%s.damaged" : "%s.damaged.%u", path, i);
+        if (odm__os.rename_new(AT_FDCWD, damaged, name) == 0) {
+            if (!exchanged && odm__os.rename(AT_FDCWD, salvaged, path) != 0)
+                return odm__fail_os(error, "rename", salvaged);
+            return ODM_OK;
+        }
+    }
+    return odm__fail_os(error, "rename", damaged);
+}
+
+static void sync_parent_of(const char *path)
+{
+    int fd = odm__os.open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    int parent = fd < 0 ? -1 : odm__os.open(fd, "..", O_RDONLY | O_DIRECTORY, 0);
+    if (parent >= 0) {
+        (void)odm__os.sync_directory(parent);
+        odm__os.close(parent);
+    }
+    if (fd >= 0) odm__os.close(fd);
+}
+
+/* ODM_E_CORRUPT: it is damaged, whether it opens or not. Looks only: an open for writing might rebuild something. */
+static odm_status is_sound(const char *path, const odm_options *options, odm_error *error)
+{
+    odm_options ordinary = *options;
+    ordinary.flags = (options->flags & ODM_ANY_FILE_SYSTEM) | ODM_READ_ONLY;
+    struct store *store;
+    struct odm_map *map;
+    odm_status status = odm__store_open(path, &ordinary, &store, error);
+    if (status != ODM_OK) return status;
+    status = odm__map_open(store, ordinary.flags, ordinary.wait_ms, &map, error);
+    odm__store_release(store);
+    if (status != ODM_OK) return status;
+    status = odm__verify(map, NULL, NULL);
+    if (status != ODM_OK && error != NULL) *error = map->error;
+    odm__map_close(map);
+    return status;
+}
+
+odm_status odm__salvage(const char *path, const odm_options *options, odm_error *error)
+{
+    odm_status status = is_sound(path, options, error);
+    if (status != ODM_E_CORRUPT) return status;
+
+    size_t length = strlen(path);
+    while (length > 1 && path[length - 1] == '/') --length;
+    size_t room = length + 32;
+    char *plain = calloc(1, room), *salvaged = calloc(1, room), *damaged = calloc(1, room);
+    if (plain == NULL || salvaged == NULL || damaged == NULL) {
+        status = odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
+        goto done;
+    }
+    memcpy(plain, path, length);
+    snprintf(salvaged, room, "%s.salvaged", plain);
+    status = salvage_to(plain, salvaged, options, error);
+    if (status == ODM_EXISTS) {
+        status = odm__fail(error, ODM_E_BUSY,
+                           "%s, where the salvaged map is made, is a map already: take it away first", salvaged);
+    }
+    if (status == ODM_OK) status = change_names(plain, salvaged, damaged, room, error);
+    if (status == ODM_OK) sync_parent_of(plain);
+done:
+    free(plain);
+    free(salvaged);
+    free(damaged);
+    return status;
+}
