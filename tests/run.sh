@@ -10,7 +10,8 @@ cd "$(dirname "$0")/.." || exit 1
 
 presets='release asan tsan'
 packages='cmake ninja-build make gcc g++ libc6-dev pkg-config libxxhash-dev libffi-dev libcriterion-dev luajit binutils
-    abigail-tools liblmdb-dev unicode-data clang clang-tidy clang-format util-linux lua-busted lua-cjson lua-check luarocks'
+    abigail-tools liblmdb-dev unicode-data clang clang-tidy clang-format util-linux spin lua-busted lua-cjson lua-check
+    luarocks'
 
 # ---- what is missing -----------------------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@
  *
  * What must hold: the value a lookup returns (0: absent) was K's at some moment of the call.
  *
- * Mutants: NO_RECYCLED, LATE_RECYCLED, MISSES_ONLY, ALWAYS_EMPTY, FIRST_TOMBSTONE, IN_PLACE (a cleaning moves slots within
- * the chunk). Bounds: WRITES writes against two lookups, chunks of two lines of two slots. */
+ * Mutants: NO_RECYCLED, LATE_RECYCLED (after the chunk was overwritten), ALWAYS_EMPTY (a removed slot), FIRST_TOMBSTONE (is taken
+ * without looking further), IN_PLACE (a cleaning moves slots within the chunk). Bounds: WRITES writes against two lookups, chunks of two lines of two slots. */
 #ifndef WRITES
 #define WRITES 4
 #endif
@@ -168,10 +168,17 @@ proctype writer() {
                  spare[0] = old
                :: else fi
 #endif
-       :: true -> /* clear: in place, every chunk that is named */
+       :: true -> /* clear: in place, every chunk that is named. A key is gone once its probe does not reach it any more */
+            find(c, HOME, s > KEY);
+            a = (where == 255 -> 255 : (where + SLOTS - HOME) % SLOTS);
             i = 0;
-            do :: i < SLOTS -> atomic { if :: slot[c * SLOTS + i] > KEY -> becomes(0) :: else fi; slot[c * SLOTS + i] = EMPTY }; i++
-               :: else -> break od; i = 0;
+            do
+            :: i < SLOTS ->
+                 atomic { slot[c * SLOTS + i] = EMPTY;
+                          if :: a != 255 && (i + SLOTS - HOME) % SLOTS <= a && value != 0 -> becomes(0) :: else fi };
+                 i++
+            :: else -> break
+            od; i = 0;
             if :: other != c ->
                  do :: i < SLOTS -> slot[other * SLOTS + i] = EMPTY; i++ :: else -> break od; i = 0
                :: else fi
@@ -181,7 +188,7 @@ proctype writer() {
 
 proctype reader() {
   byte n, saw, c, line, from, left, at, result;
-  bool match[LINE]; bool empty;
+  bool match[LINE]; bool ends;
   do
   :: n == 2 -> break
   :: n < 2 -> n++;
@@ -205,16 +212,12 @@ again:
             :: else -> break
             od;
             if :: result != 0 -> break :: else fi;
-            at = from; empty = false;
-            do :: at < LINE -> if :: slot[c * SLOTS + line + at] == EMPTY -> empty = true; break :: else -> at++ fi :: else -> break od;
-            if :: empty -> break :: else fi;
+            at = from; ends = false;
+            do :: at < LINE -> if :: slot[c * SLOTS + line + at] == EMPTY -> ends = true; break :: else -> at++ fi :: else -> break od;
+            if :: ends -> break :: else fi;
             left--; from = 0; line = (line + LINE) % SLOTS
        od;
-#ifdef MISSES_ONLY
-       if :: result == 0 && recycled != saw -> goto again :: else fi;
-#else
        if :: recycled != saw -> goto again :: else fi;
-#endif
        atomic { assert(seen & (1 << result)); looking = false }
   od
 }
