@@ -360,6 +360,9 @@ static void write_for_ever(odm_map *map, uint32_t number)
             if (status != ODM_OK) fail("sync: %s", last_error_of(map).message);
         } else if (round_.clears) {
             clear_map(map, self);
+        } else if (one_in(8)) {
+            odm_status status = odm_compact(map, NULL, NULL);
+            if (status != ODM_OK) fail("compact: %s", last_error_of(map).message);
         }
     }
 }

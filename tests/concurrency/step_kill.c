@@ -711,6 +711,13 @@ Test(step_kill, put_of_a_new_key)
     kill_everywhere("put, new key", &nobody, &op);
 }
 
+/* The stripe's intent then names nothing yet. */
+Test(step_kill, put_of_the_first_key)
+{
+    struct write_op op = prepare(fill, 0, nothing_special);
+    kill_everywhere("put, first key", &nobody, &op);
+}
+
 Test(step_kill, put_of_a_key_that_is_there)
 {
     prepare(fill, 10, nothing_special);

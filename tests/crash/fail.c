@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "compact.h"
 #include "image.h"
 #include "oracle.h"
 #include "support.h"
@@ -259,7 +260,8 @@ static struct run {
     struct image image; // of the files before; count 0: there are none
     struct oracle before, after;
     odm_status (*operation)(void);
-    uint32_t flags; // of the open
+    const char *target; // of a backup
+    uint32_t flags;     // of the open
     bool in_memory;
     odm_map *map;      // NULL: the operation is to open it
     char message[240]; // of an open that failed
@@ -288,6 +290,26 @@ static odm_status write_it(void)
 static odm_status sync_it(void)
 {
     return odm_sync(run.map, NULL);
+}
+
+static odm_status compact_it(void)
+{
+    return odm_compact(run.map, NULL, NULL);
+}
+
+static odm_status verify_it(void)
+{
+    odm_report report = {.struct_size = sizeof report};
+    odm_status status = odm_verify(run.map, &report, NULL, NULL);
+    if (status == ODM_OK) cr_assert(report.bad_records == 0 && report.bad_slots == 0);
+    return status;
+}
+
+/* A target that was begun and not finished is no map, and is taken up again. */
+static odm_status backup_it(void)
+{
+    odm_status status = odm_backup(run.map, run.target, NULL, NULL);
+    return status;
 }
 
 /* Every key, by a handle that has nothing mapped yet. */
@@ -411,6 +433,23 @@ static void expect_ok(odm_status status, const char *when)
                  run.map != NULL ? last_error_of(run.map).message : run.message);
 }
 
+/* A later backup to the same place is complete, whatever the failed one left. */
+static void check_backup(const struct oracle *expected)
+{
+    odm_map *map = run.map;
+    odm_options options = {.struct_size = sizeof options, .flags = ODM_MUST_EXIST};
+    odm_status status = odm_open(run.target, &options, &run.map, NULL);
+    if (status != ODM_OK) {
+        run.map = map;
+        expect_ok(odm_backup(run.map, run.target, NULL, NULL), "a later backup");
+        expect_ok(odm_open(run.target, &options, &run.map, NULL), "open the backup");
+    }
+    expect_map(expected, "the backup");
+    expect_ok(odm_close(run.map), "close the backup");
+    run.map = map;
+    remove_tree(run.target);
+}
+
 /* Later calls work, and the map is what it should be, now and when it is opened again. */
 static void check_after(odm_status status, bool write)
 {
@@ -420,6 +459,7 @@ static void check_after(odm_status status, bool write)
         expect_ok(status, "open again");
     }
     expect_map(expected, "after it");
+    if (run.target != NULL) check_backup(expected);
     if (write) {
         struct test_write later = {.kind = WRITE_PUT, .id = 398, .size = 100, .tag = 99};
         expect_ok(write_do(&later, run.map), "a later put");
@@ -755,5 +795,62 @@ Test(fail, close)
 {
     prepare("close", 60);
     run.operation = close_it;
+    fail_everywhere(true);
+}
+
+/* Writes keys 0 to 60 again, so that most of the log is dead, and takes the files anew. */
+static void make_dead(void)
+{
+    lie_about_files(&run.image, run.path);
+    image_write(&run.image, run.path);
+    expect_ok(open_it(), "prepare");
+    for (uint32_t i = 0; i < 120; ++i) {
+        struct test_write write = script(i % 40);
+        write.tag += i;
+        expect_ok(write_do(&write, run.map), "prepare");
+        write_apply(&write, &run.before);
+    }
+    expect_ok(odm_close(run.map), "prepare");
+    run.map = NULL;
+    image_free(&run.image);
+    run.image = image_take(run.path);
+    remove_tree(run.path);
+    oracle_free(&run.after);
+    oracle_copy(&run.after, &run.before);
+}
+
+Test(fail, compact)
+{
+    keep_whole_log(); // Until odm_compact.
+    prepare("compact", 100);
+    make_dead();
+    run.operation = compact_it;
+    fail_everywhere(true);
+}
+
+Test(fail, put_that_compacts)
+{
+    keep_whole_log();
+    prepare("put, compaction", 100);
+    make_dead();
+    odm__test_dead_bytes_min = 4096;
+    run.operation = write_it;
+    run.write = (struct test_write){WRITE_PUT, 3, 700, 5002};
+    write_apply(&run.write, &run.after);
+    fail_everywhere(true);
+}
+
+Test(fail, verify)
+{
+    prepare("verify", 100);
+    run.operation = verify_it;
+    fail_everywhere(true);
+}
+
+Test(fail, backup)
+{
+    prepare("backup", 60);
+    run.operation = backup_it;
+    run.target = path_of(temp_directory(), "copy");
     fail_everywhere(true);
 }

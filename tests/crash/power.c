@@ -661,7 +661,8 @@ static void change_writers(struct generation *generation, odm_map **map)
     static uint64_t mount;
     struct meta_slot slot;
     ok(odm__meta_read_slot(&(*map)->store->meta, &slot, NULL));
-    bool stamped = (slot.stamp[0] | slot.stamp[1]) != 0; // Not written to since it was closed: nothing to rebuild.
+    // Not written to since it was stamped, or to be stamped now: nothing to rebuild.
+    bool stamped = (slot.stamp[0] | slot.stamp[1]) != 0 || atomic_load(&(*map)->store->stamp_at_close);
     ok(odm_close(*map));
     lie_about_mount(++mount);
     *map = open_map(disk.path);
@@ -704,6 +705,11 @@ static void write_generation(struct generation *generation, odm_map **opened, si
             size_t done = generation->done;
             ok(odm_sync(map, NULL));
             generation->synced = done;
+        }
+        if (sequence_below(&dice, 80) == 0) {
+            size_t done = generation->done;
+            ok(odm_compact(map, NULL, NULL)); // It syncs, too.
+            if (statistics_of(map).watermark == statistics_of(map).tail) generation->synced = done;
         }
         if (sequence_below(&dice, 60) == 0) change_writers(generation, &map);
         if (sequence_below(&dice, 20) == 0) rest(generation, &map);

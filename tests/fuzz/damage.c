@@ -432,6 +432,11 @@ static void open_after_reboot(bool read_only)
     right(!exact || prefix_of(&second, n) != SIZE_MAX, "what was shown once is shown no more");
     write_some(map, exact);
     walk_all(map);
+    odm_report report = {.struct_size = sizeof report};
+    (void)fine(odm_verify(map, &report, NULL, NULL));
+    odm_status compacted = fine(odm_compact(map, NULL, NULL));
+    walk_all(map);
+    right(!exact || compacted == ODM_OK || compacted == ODM_E_CORRUPT, "compact: %s", odm_status_name(compacted));
     (void)fine(odm_sync(map, NULL));
     (void)fine(odm_close(map)); // The stamp may fail.
 }
@@ -453,6 +458,9 @@ static void open_trusted(uint32_t flags)
         (void)fine(odm_refresh(map));
         show(map, &shown, false);
         (void)fine(odm_sync(map, NULL));
+        odm_report report = {.struct_size = sizeof report};
+        (void)fine(odm_verify(map, &report, NULL, NULL));
+        if (turn == 0) (void)fine(odm_compact(map, NULL, NULL));
         if (turn == 1) (void)fine(odm_clear(map, NULL));
         (void)fine(odm_close(map)); // The stamp may fail.
     }

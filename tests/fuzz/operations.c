@@ -281,6 +281,14 @@ static void walk(unsigned handle, unsigned what)
     }
 }
 
+static void verify(unsigned handle)
+{
+    odm_report report = {.struct_size = sizeof report};
+    right_status(run.maps[handle], odm_verify(run.maps[handle], &report, NULL, NULL), ODM_OK);
+    right(report.bad_records == 0 && report.bad_slots == 0, "%llu bad records, %llu bad slots",
+          (unsigned long long)report.bad_records, (unsigned long long)report.bad_slots);
+}
+
 static void operate(void)
 {
     unsigned code = input_byte(&run.input), handle = code >> 7, what = code >> 4 & 7;
@@ -303,8 +311,16 @@ static void operate(void)
             break;
         case 13: put_own_slice(handle); break;
         case 14:
-            if (what != 0) {
+            if (what > 3) {
                 right_status(run.maps[handle], odm_sync(run.maps[handle], NULL), ODM_OK);
+                break;
+            }
+            if (what > 1) {
+                right_status(run.maps[handle], odm_compact(run.maps[handle], NULL, NULL), ODM_OK);
+                break;
+            }
+            if (what == 1) {
+                verify(handle);
                 break;
             }
             right_status(run.maps[handle], odm_clear(run.maps[handle], NULL), ODM_OK);
@@ -333,6 +349,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
     for (int i = 0; i < OPERATIONS_MAX && run.input.left > 0; ++i) operate();
     const char *why = oracle_mismatch(&run.oracle, run.maps[run.stripes % HANDLES]);
     right(why == NULL, "%s", why);
+    verify(0);
     close_map();
     oracle_free(&run.oracle);
     odm__test_hash_mask = UINT64_MAX;

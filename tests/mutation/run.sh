@@ -17,9 +17,11 @@ folder=build/mutation
 seconds=150 # of a suite; then it hangs
 
 # Those that are fast first. Short counts: what takes a campaign to be noticed is not noticed.
-suites='unit_log unit_index unit_lock unit_map unit_meta unit_reader unit_sync unit_store unit_file unit_walk unit_batch
-    unit_compact model_model fuzz_operations fuzz_recovery fuzz_index fuzz_lock fuzz_meta crash_reboot crash_power crash_fail
-    hostile_files concurrency_threads concurrency_processes concurrency_kill concurrency_step_kill'
+suites='unit_log unit_index unit_lock unit_map unit_meta unit_reader unit_sync unit_store unit_file unit_compact unit_walk
+    crash_reboot crash_power fuzz_operations fuzz_recovery fuzz_index fuzz_lock fuzz_meta concurrency_kill crash_fail
+    concurrency_step_kill unit_batch unit_backup unit_verify model_model hostile_files concurrency_threads
+    concurrency_processes'
+export ODM_TEST_KILLS="${ODM_TEST_KILLS:-200}" ODM_TEST_STEPS="${ODM_TEST_STEPS:-100}"
 
 rm -rf "$folder/source" "$folder/core"
 mkdir -p "$folder/source" || exit 1
