@@ -23,6 +23,7 @@
 #include <sys/user.h>
 #include <sys/wait.h>
 
+#include "compact.h"
 #include "hash.h"
 #include "map.h"
 #include "proof.h"
@@ -89,7 +90,7 @@ static uint64_t old_sequence[KEYS_MAX], new_sequence[KEYS_MAX];
 static uint32_t key_count;
 
 struct write_op {
-    enum { PUT, REMOVE, CLEAR, SYNC, GET, WALK } kind;
+    enum { PUT, REMOVE, CLEAR, SYNC, COMPACT, GET, WALK } kind;
     uint32_t key;
     uint64_t sequence; // of a put
 };
@@ -148,6 +149,7 @@ static odm_status call(odm_map *map, const struct write_op *op)
         case PUT: return odm_put(map, arguments.key, arguments.key_size, arguments.value, arguments.value_size);
         case REMOVE: return odm_remove(map, arguments.key, arguments.key_size);
         case CLEAR: return odm_clear(map, NULL);
+        case COMPACT: return odm_compact(map, NULL, NULL);
         case GET: return call_get(map, op);
         case WALK: return call_walk(map);
         default: return odm_sync(map, NULL);
@@ -192,6 +194,13 @@ static struct write_op churn(uint32_t i)
     i -= LIVE;
     if (i % 2 == 0) return fill((LIVE + i / 2) % KEYS);
     return (struct write_op){REMOVE, i / 2 % KEYS, 0};
+}
+
+/* The same keys again and again: most of the log is dead. */
+static struct write_op rewrite(uint32_t i)
+{
+    enum { KEYS = 24 };
+    return fill(i % KEYS);
 }
 
 /* What a script's writes do to the map's shape. */
@@ -787,6 +796,25 @@ Test(step_kill, sync)
     prepare(fill, 60, nothing_special);
     struct write_op op = {SYNC, 0, 0};
     kill_everywhere("sync", &nobody, &op);
+}
+
+/* What is live is moved, head goes on, segments are unlinked, and the map will be stamped. */
+Test(step_kill, compact)
+{
+    keep_whole_log(); // Until odm_compact.
+    prepare(rewrite, 200, nothing_special);
+    struct write_op op = {COMPACT, 0, 0};
+    kill_everywhere("compact", &nobody, &op);
+}
+
+/* A put that looks through the oldest records when it is done, and moves what is live. */
+Test(step_kill, put_that_compacts)
+{
+    keep_whole_log();
+    prepare(rewrite, 200, nothing_special);
+    odm__test_dead_bytes_min = 1024;
+    struct write_op op = put_sized(3, 1000, 3000);
+    kill_everywhere("put, compaction", &nobody, &op);
 }
 
 /* ---- and a death before ------------------------------------------------------------------------------------------------ */
