@@ -32,6 +32,7 @@ build = {
             ["opendiskmap.cdef"] = lua_folder .. "opendiskmap/cdef.lua",
             ["opendiskmap.encodings"] = lua_folder .. "opendiskmap/encodings.lua",
             ["opendiskmap.entry"] = lua_folder .. "opendiskmap/entry.lua",
+            ["opendiskmap.lender"] = lua_folder .. "opendiskmap/lender.lua",
             ["opendiskmap.library"] = lua_folder .. "opendiskmap/library.lua",
             ["opendiskmap.many"] = lua_folder .. "opendiskmap/many.lua",
             ["opendiskmap.map"] = lua_folder .. "opendiskmap/map.lua",

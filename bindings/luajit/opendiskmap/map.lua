@@ -8,6 +8,7 @@
 local ffi = require("ffi")
 local C = require("opendiskmap.library")
 local entry = require("opendiskmap.entry")
+local lender = require("opendiskmap.lender")
 local many = require("opendiskmap.many")
 local out = require("opendiskmap.out")
 local status = require("opendiskmap.status")
@@ -21,7 +22,6 @@ local OK, NOT_FOUND, EXISTS, CONFLICT = C.ODM_OK, C.ODM_NOT_FOUND, C.ODM_EXISTS,
 local int64 = ffi.typeof("int64_t")
 local value_out, size_out, size_of = out()
 local version_out = ffi.new("uint64_t[1]")
-local handle_out = ffi.new("odm_map *[1]")
 local statistics = ffi.new("odm_statistics")
 
 local Map = {}
@@ -303,36 +303,12 @@ end
 
 -- ---- in place ---------------------------------------------------------------------------------------------------------
 
---- A handle of its own, so that nothing else the map does ends what it lends.
-local function lender_take(map)
-    local lenders = map.lenders
-    local lender = lenders[#lenders]
-    if lender then
-        lenders[#lenders] = nil
-        return lender
-    end
-    local code = C.odm_dup(map.handle, handle_out, nil)
-    if code ~= OK then
-        return nil, code
-    end
-    return ffi.gc(handle_out[0], C.odm_close)
-end
-
-local function lender_give(map, lender)
-    if map.handle ~= nil then
-        C.odm_refresh(lender)
-        map.lenders[#map.lenders + 1] = lender
-    else
-        C.odm_close(ffi.gc(lender, nil))
-    end
-end
-
 --- Ends a view. What its function raised is raised again.
-local function view_end(map, lender, view, returned, ...)
+local function view_end(map, lent_by, view, returned, ...)
     if type(view) == "table" then
         view[1] = false
     end
-    lender_give(map, lender)
+    lender.give(map, lent_by)
     if not returned then
         error((...), 0)
     end
@@ -353,29 +329,29 @@ function Map:view(key, fn, ...)
     if self.handle == nil then
         return failure(self)
     end
-    local lender, code = lender_take(self)
-    if not lender then
+    local lent_by, code = lender.take(self)
+    if not lent_by then
         return failure(self, code)
     end
-    code = C.odm_get(lender, bytes, size, value_out, size_out)
+    code = C.odm_get(lent_by, bytes, size, value_out, size_out)
     if code == OK then
         size = size_of[0]
-        local view, problem = self.view_value(value_out[0], size, lender)
+        local view, problem = self.view_value(value_out[0], size, lent_by)
         if view == nil then
-            lender_give(self, lender)
+            lender.give(self, lent_by)
             return undecodable("value", self.value, problem)
         elseif type(view) == "table" then
-            return view_end(self, lender, view, pcall(fn, view, ...))
+            return view_end(self, lent_by, view, pcall(fn, view, ...))
         end
-        return view_end(self, lender, view, pcall(fn, view, size, ...))
+        return view_end(self, lent_by, view, pcall(fn, view, size, ...))
     end
     if code == NOT_FOUND then
-        lender_give(self, lender)
+        lender.give(self, lent_by)
         return nil
     end
     local detail = status.new_detail()
-    C.odm_last_error(lender, detail)
-    lender_give(self, lender)
+    C.odm_last_error(lent_by, detail)
+    lender.give(self, lent_by)
     return status.detailed(code, detail)
 end
 
@@ -422,8 +398,8 @@ end
 --- Lets go of the disk space that this map's reads have passed over. Reads do it by themselves at the next read; a program
 -- that keeps a map open and leaves it alone for long calls this from time to time. true; or nil, message, code.
 function Map:refresh()
-    for _, lender in ipairs(self.lenders) do
-        C.odm_refresh(lender)
+    for _, handle in ipairs(self.lenders) do
+        C.odm_refresh(handle)
     end
     local code = C.odm_refresh(self.handle)
     if code == OK then
@@ -507,9 +483,9 @@ function Map:close()
         return true
     end
     self.handle = nil
-    for i, lender in ipairs(self.lenders) do
+    for i, lent_by in ipairs(self.lenders) do
         self.lenders[i] = nil
-        C.odm_close(ffi.gc(lender, nil))
+        C.odm_close(ffi.gc(lent_by, nil))
     end
     C.odm_close(ffi.gc(handle, nil))
     return true
@@ -542,6 +518,6 @@ return function(handle, path, key, value, codecs)
         decode_value = codecs.decode_value,
         view_value = codecs.view_value,
         copies_left = 1, -- see status.let_go
-        lenders = {}, -- handles for views, none of them in use
+        lenders = {}, -- see lender.lua
     }, class)
 end

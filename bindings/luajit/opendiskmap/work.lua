@@ -5,6 +5,7 @@
 
 local ffi = require("ffi")
 local C = require("opendiskmap.library")
+local lender = require("opendiskmap.lender")
 local status = require("opendiskmap.status")
 
 local bad_argument = status.bad_argument
@@ -16,15 +17,19 @@ local function in_steps(map, step, report)
     if not report then
         return step(map.handle, nil)
     end
-    local progress = ffi.new("odm_progress", { struct_size = ffi.sizeof("odm_progress"), max_ms = STEP_MS })
-    while true do
-        local code = step(map.handle, progress)
-        if code ~= OK then
-            return code
-        elseif report(tonumber(progress.done), tonumber(progress.total)) == false or map.handle == nil then
-            return nil
-        end
+    local handle, code = lender.take(map) -- A refresh of the map's own handle would end the work.
+    if not handle then
+        return code
     end
+    local progress = ffi.new("odm_progress", { struct_size = ffi.sizeof("odm_progress"), max_ms = STEP_MS })
+    repeat
+        code = step(handle, progress)
+        if code == OK and (report(tonumber(progress.done), tonumber(progress.total)) == false or map.handle == nil) then
+            code = nil
+        end
+    until code ~= OK
+    lender.give(map, handle)
+    return code
 end
 
 --- Misuse that all three have in common.

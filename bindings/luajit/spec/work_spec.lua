@@ -26,7 +26,10 @@ describe("long work", function()
             assert.is_true(done >= last)
             assert.is_true(done <= total)
             last = done
-            assert.are.equal("1 of round 3", map:get(1))
+            for i = 1, 100 do -- More than a handle reads between two refreshes.
+                assert.are.equal(i .. " of round 3", map:get(i))
+            end
+            assert.is_true(map:refresh())
         end, function()
             return calls
         end
