@@ -31,12 +31,13 @@
 enum {
     CLOSED = -100,   /* the map was closed */
     TOO_LONG = -101, /* longer than a string of JavaScript can be */
-    DOUBTFUL = -102, /* a string that may have a lone surrogate, or is too long for the scratch buffer: pass its bytes */
+    DOUBTFUL =
+        -102, /* a string that may have a lone surrogate, or is too long for the scratch buffer: pass its bytes */
 };
-enum { BATCH_MAX = 1024 };                 /* entries a call */
+enum { BATCH_MAX = 1024 };                   /* entries a call */
 enum { BATCH_BYTES_MAX = 64 * 1024 * 1024 }; /* of values a call, unless one alone is longer */
-enum { TEXT_SLACK = 4 };                    /* bytes: a string that was cut short leaves less room than that */
-enum { VALUE_UNIT = 8 };                   /* packed values begin at multiples of it */
+enum { TEXT_SLACK = 4 };                     /* bytes: a string that was cut short leaves less room than that */
+enum { VALUE_UNIT = 8 };                     /* packed values begin at multiples of it */
 #define PACKED_ABSENT UINT32_MAX
 
 /* What the maps of one environment share. */
@@ -68,9 +69,9 @@ static napi_value node_failed(napi_env env)
     if (!pending) napi_throw_error(env, "ERR_NODE_API", message);
     return NULL;
 }
-#define TRY(call)                                                                                                      \
-    do {                                                                                                               \
-        if ((call) != napi_ok) return node_failed(env);                                                                \
+#define TRY(call)                                       \
+    do {                                                \
+        if ((call) != napi_ok) return node_failed(env); \
     } while (0)
 
 static napi_value number(napi_env env, double n)
@@ -297,7 +298,8 @@ static napi_value map_view(napi_env env, napi_callback_info info)
     if (status != ODM_OK) return status_number(env, status);
     // The engine lends memory for reading only; Node-API has no const. Forbidden in some hosts, such as Electron.
     void *lent = (void *)(uintptr_t)value;
-    if (size <= VIEW_COPY_MAX || napi_create_external_arraybuffer(env, lent, size, lent_ends, NULL, &result) != napi_ok) {
+    if (size <= VIEW_COPY_MAX ||
+        napi_create_external_arraybuffer(env, lent, size, lent_ends, NULL, &result) != napi_ok) {
         result = bytes_copied(env, value, size);
         if (result == NULL) return NULL;
     }
@@ -362,8 +364,8 @@ static napi_value map_entry_put(napi_env env, napi_callback_info info)
     struct slice key = key_of(binding, key_end), value;
     odm_status status = value_of(env, binding, key_end, argv[1], &value);
     if (status != ODM_OK) return status_number(env, status);
-    return status_number(
-        env, odm_entry_put(binding->map, key.data, key.size, value.data, value.size, version_in(binding)));
+    return status_number(env,
+                         odm_entry_put(binding->map, key.data, key.size, value.data, value.size, version_in(binding)));
 }
 
 /* entryRemove(key_end): removes the key if it is still at the version. */
@@ -479,7 +481,8 @@ static napi_value map_get_many(napi_env env, napi_callback_info info)
     } else {
         n = within_batch(n, sizes);
         binding->environment->state[STATE_DONE] = (uint32_t)n;
-        result = binding->text_values ? texts(env, binding->environment, n, values, sizes) : packed(env, n, values, sizes, sizes_out.data);
+        result = binding->text_values ? texts(env, binding->environment, n, values, sizes)
+                                      : packed(env, n, values, sizes, sizes_out.data);
     }
     settle(binding);
     return result;
@@ -565,7 +568,8 @@ static napi_value map_walk_next(napi_env env, napi_callback_info info)
     binding->environment->state[STATE_BYTES] = bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;
     TRY(napi_create_array_with_length(env, 2, &result));
     if (want_keys) {
-        side = binding->text_keys ? texts(env, binding->environment, n, keys, key_sizes) : packed(env, n, keys, key_sizes, key_sizes_out.data);
+        side = binding->text_keys ? texts(env, binding->environment, n, keys, key_sizes)
+                                  : packed(env, n, keys, key_sizes, key_sizes_out.data);
         if (side == NULL) return NULL;
         TRY(napi_set_element(env, result, 0, side));
     }
@@ -660,31 +664,31 @@ static napi_value map_schema(napi_env env, napi_callback_info info)
 }
 
 /* Names of odm_statistics, as JavaScript writes them. Counts are numbers, places in the log BigInts. */
-#define STATISTICS_NUMBERS(X)                                                                                          \
-    X(stripes, "stripes")                                                                                              \
-    X(count, "count")                                                                                                  \
-    X(slots, "slots")                                                                                                  \
-    X(capacity, "capacity")                                                                                            \
-    X(tombstones, "tombstones")                                                                                        \
-    X(live_bytes, "liveBytes")                                                                                         \
-    X(log_bytes, "logBytes")                                                                                           \
-    X(dead_bytes, "deadBytes")                                                                                         \
-    X(reserved_bytes, "reservedBytes")                                                                                 \
-    X(index_bytes, "indexBytes")                                                                                       \
-    X(unlinked_bytes, "unlinkedBytes")                                                                                 \
-    X(segments, "segments")                                                                                            \
-    X(splits, "splits")                                                                                                \
-    X(lock_waits, "lockWaits")                                                                                         \
-    X(compacted_bytes, "compactedBytes")                                                                               \
-    X(recovery_records, "recoveryRecords")                                                                             \
-    X(recovery_bytes_cut, "recoveryBytesCut")                                                                          \
-    X(recovery_kind, "recoveryKind")                                                                                   \
+#define STATISTICS_NUMBERS(X)                 \
+    X(stripes, "stripes")                     \
+    X(count, "count")                         \
+    X(slots, "slots")                         \
+    X(capacity, "capacity")                   \
+    X(tombstones, "tombstones")               \
+    X(live_bytes, "liveBytes")                \
+    X(log_bytes, "logBytes")                  \
+    X(dead_bytes, "deadBytes")                \
+    X(reserved_bytes, "reservedBytes")        \
+    X(index_bytes, "indexBytes")              \
+    X(unlinked_bytes, "unlinkedBytes")        \
+    X(segments, "segments")                   \
+    X(splits, "splits")                       \
+    X(lock_waits, "lockWaits")                \
+    X(compacted_bytes, "compactedBytes")      \
+    X(recovery_records, "recoveryRecords")    \
+    X(recovery_bytes_cut, "recoveryBytesCut") \
+    X(recovery_kind, "recoveryKind")          \
     X(sync_failed, "syncFailed")
-#define STATISTICS_ADDRESSES(X)                                                                                        \
-    X(head, "head")                                                                                                    \
-    X(tail, "tail")                                                                                                    \
-    X(watermark, "watermark")                                                                                          \
-    X(compaction_stopped_at, "compactionStoppedAt")                                                                    \
+#define STATISTICS_ADDRESSES(X)                     \
+    X(head, "head")                                 \
+    X(tail, "tail")                                 \
+    X(watermark, "watermark")                       \
+    X(compaction_stopped_at, "compactionStoppedAt") \
     X(recovery_from, "recoveryFrom")
 
 /* stat(): an object; or a status. */
@@ -702,11 +706,11 @@ static napi_value map_stat(napi_env env, napi_callback_info info)
     for (size_t i = 0; i < sizeof id; i++) id[i] = "0123456789abcdef"[statistics.map_id[i / 2] >> (i % 2 ? 0 : 4) & 15];
     TRY(napi_create_string_latin1(env, id, sizeof id, &value));
     TRY(napi_set_named_property(env, result, "mapId", value));
-#define SET_NUMBER(field, name)                                                                                        \
-    TRY(napi_create_double(env, (double)statistics.field, &value));                                                    \
+#define SET_NUMBER(field, name)                                     \
+    TRY(napi_create_double(env, (double)statistics.field, &value)); \
     TRY(napi_set_named_property(env, result, name, value));
-#define SET_ADDRESS(field, name)                                                                                       \
-    TRY(napi_create_bigint_uint64(env, statistics.field, &value));                                                     \
+#define SET_ADDRESS(field, name)                                   \
+    TRY(napi_create_bigint_uint64(env, statistics.field, &value)); \
     TRY(napi_set_named_property(env, result, name, value));
     STATISTICS_NUMBERS(SET_NUMBER)
     STATISTICS_ADDRESSES(SET_ADDRESS)
@@ -871,8 +875,8 @@ static napi_value job_state(napi_env env, napi_callback_info info)
     TRY(napi_get_value_external(env, argv[0], (void **)&job));
     TRY(napi_create_object(env, &result));
     TRY(napi_create_object(env, &report));
-#define SET(object, from, name)                                                                                        \
-    TRY(napi_create_double(env, (double)(from), &value));                                                              \
+#define SET(object, from, name)                           \
+    TRY(napi_create_double(env, (double)(from), &value)); \
     TRY(napi_set_named_property(env, object, name, value));
     SET(result, job->progress.done, "done")
     SET(result, job->progress.total, "total")

@@ -1,13 +1,13 @@
 'use strict'
 // What `npm pack` makes installs in an empty directory without scripts or a compiler, and runs.
 
-const { test, describe } = require('node:test')
+const { test, describe, before, after } = require('node:test')
 const assert = require('node:assert/strict')
 const { execFile } = require('node:child_process')
 const fs = require('node:fs')
 const path = require('node:path')
 const { promisify } = require('node:util')
-const { mapPath, runNode } = require('./support')
+const { parent, runNode } = require('./support')
 
 const run = promisify(execFile)
 const root = path.join(__dirname, '..')
@@ -18,39 +18,31 @@ const USE = `
   console.log(map.get('hello'))
 `
 
-function emptyDirectory (t) {
-  const directory = mapPath(t, 'app')
-  fs.mkdirSync(directory)
-  return directory
-}
-
-async function packed (directory) {
-  const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', directory], { cwd: root })
-  return JSON.parse(stdout)[0]
-}
-
-async function installed (t) {
-  const directory = emptyDirectory(t)
-  const { filename } = await packed(directory)
-  fs.writeFileSync(path.join(directory, 'package.json'), '{"name": "app", "private": true}')
-  const env = { ...process.env, CC: '/bin/false', CXX: '/bin/false' }
-  await run('npm', ['install', `./${filename}`, '--ignore-scripts', '--offline', '--no-audit', '--no-fund'], { cwd: directory, env })
-  return directory
-}
-
 describe('the package', () => {
-  test('holds binary, sources, types and licences, and nothing else', async (t) => {
-    const { files } = await packed(emptyDirectory(t))
-    const names = files.map((file) => file.path)
+  let directory
+  let files
+
+  before(async () => {
+    directory = fs.mkdtempSync(path.join(parent, 'odm_node.'))
+    const { stdout } = await run('npm', ['pack', '--json', '--pack-destination', directory], { cwd: root })
+    const [packed] = JSON.parse(stdout)
+    files = packed.files.map((file) => file.path)
+    fs.writeFileSync(path.join(directory, 'package.json'), '{"name": "app", "private": true}')
+    await run('npm', ['install', `./${packed.filename}`, '--ignore-scripts', '--offline', '--no-audit', '--no-fund'],
+      { cwd: directory, env: { ...process.env, CC: '/bin/false', CXX: '/bin/false' } })
+  })
+
+  after(() => fs.rmSync(directory, { recursive: true }))
+
+  test('holds binary, sources, types and licences, and nothing else', () => {
     for (const name of ['index.js', 'index.mjs', 'index.d.ts', 'index.d.mts', 'README.md', 'LICENSE', 'LICENSE.xxhash', 'binding.gyp',
-      'src/addon.c', 'src/opendiskmap.c', 'src/opendiskmap.h', 'src/xxhash.h']) assert.ok(names.includes(name), name)
-    assert.ok(names.some((name) => /^prebuilds\/linux-\w+-(glibc|musl)\.node$/.test(name)))
-    const other = names.filter((name) => !/^(index\.|lib\/|prebuilds\/|src\/|LICENSE|README\.md$|binding\.gyp$|package\.json$)/.test(name))
+      'src/addon.c', 'src/opendiskmap.c', 'src/opendiskmap.h', 'src/xxhash.h']) assert.ok(files.includes(name), name)
+    assert.ok(files.some((name) => /^prebuilds\/linux-\w+-(glibc|musl)\.node$/.test(name)))
+    const other = files.filter((name) => !/^(index\.|lib\/|prebuilds\/|src\/|LICENSE|README\.md$|binding\.gyp$|package\.json$)/.test(name))
     assert.deepEqual(other, [])
   })
 
-  test('is installed in an empty directory, and required and imported by its name', async (t) => {
-    const directory = await installed(t)
+  test('is installed in an empty directory, and required and imported by its name', async () => {
     fs.writeFileSync(path.join(directory, 'a.js'), `const { DiskMap, str } = require('opendiskmap'); ${USE}`)
     fs.writeFileSync(path.join(directory, 'b.mjs'), `import { DiskMap, str } from 'opendiskmap'; ${USE}`)
     for (const file of ['a.js', 'b.mjs']) {
@@ -62,8 +54,7 @@ describe('the package', () => {
     assert.equal(dependencies, undefined)
   })
 
-  test('says what is wrong where it has no binary', async (t) => {
-    const directory = await installed(t)
+  test('says what is wrong where it has no binary', async () => {
     fs.renameSync(path.join(directory, 'node_modules/opendiskmap/prebuilds'), path.join(directory, 'away'))
     const { stdout } = await runNode(['-e', 'try { require("opendiskmap") } catch (error) { console.log(error.code, error.message) }'],
       { cwd: directory, env: { NODE_PATH: '' } })
@@ -74,9 +65,7 @@ describe('the package', () => {
     const headers = ['/usr', '/usr/local', path.dirname(path.dirname(process.execPath))]
       .find((prefix) => fs.existsSync(path.join(prefix, 'include/node/common.gypi')))
     if (headers === undefined) return t.skip('the headers of Node.js are not installed')
-    const directory = await installed(t)
-    const home = path.join(directory, 'node_modules/opendiskmap')
-    fs.rmSync(path.join(home, 'prebuilds'), { recursive: true })
+    const home = path.join(directory, 'node_modules/opendiskmap') // The test above has taken its binary away.
     await run('npm', ['run', 'build'], { cwd: home, env: { ...process.env, npm_config_nodedir: headers }, maxBuffer: 2 ** 26 })
     const { code, stdout, stderr } = await runNode(['-e', `const { DiskMap, str } = require('opendiskmap'); ${USE}`],
       { cwd: directory, env: { NODE_PATH: '' } })
