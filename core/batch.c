@@ -34,7 +34,8 @@ struct lookup {
     const unsigned char *key;
     size_t key_size;
     uint64_t hash;
-    uint64_t slot; // that probably names its record; 0 if none does
+    odm__u64 *line; // at which its probe begins, or NULL
+    uint64_t slot;  // that probably names its record; 0 if none of the line does
 };
 
 /* Hashes a group of keys and brings what their lookups will touch into the cache. */
@@ -45,21 +46,19 @@ static void fetch_group(struct reader *reader, const struct keys *keys, size_t f
         struct lookup *lookup = &lookups[i];
         lookup->key = key_of(keys, first + i, &lookup->key_size);
         lookup->hash = hash_key(lookup->key, lookup->key_size, reader->seed);
-        odm__index_fetch(&reader->index, lookup->hash, to_write);
+        lookup->line = odm__index_fetch(&reader->index, lookup->hash, to_write);
     }
     for (size_t i = 0; i < count; ++i) {
         struct lookup *lookup = &lookups[i];
-        uint64_t word;
+        uint32_t matches = lookup->line == NULL ? 0 : odm__line_matches(lookup->line, hash_tag(lookup->hash));
         lookup->slot = SLOT_EMPTY;
-        if (odm__index_word(&reader->index, lookup->hash, &word, NULL) != ODM_OK) continue;
-        struct probe probe;
-        odm__probe_start(&reader->index, word, lookup->hash, &probe);
-        lookup->slot = odm__probe_next(&probe);
+        if (matches == 0) continue;
+        lookup->slot = atomic_load_explicit(&lookup->line[__builtin_ctz(matches)], memory_order_acquire);
         const struct segment_view *view = &reader->views[slot_number(lookup->slot)];
         // Where nothing is mapped base is NULL; a prefetch from anywhere does no harm.
         uintptr_t record = (uintptr_t)view->base + slot_offset(lookup->slot);
         __builtin_prefetch((const void *)record);
-        __builtin_prefetch((const void *)(record + CACHE_LINE));
+        __builtin_prefetch((const void *)(record + RECORD_HEADER_SIZE + padded(lookup->key_size))); // its value
     }
 }
 

@@ -110,20 +110,22 @@ static inline odm_status odm__index_word(struct index *index, uint64_t hash, uin
     return odm__index_seek_slowly(index, hash, word, error);
 }
 
-/* Brings what a hash's probe will touch first into the cache: its slots, and for a writer its cold words too. */
-static inline void odm__index_fetch(struct index *index, uint64_t hash, bool to_write)
+/* Brings what a hash's probe will touch first into the cache: its home line, and for a writer the cold words too. Returns the
+ * line, or NULL. */
+static inline odm__u64 *odm__index_fetch(struct index *index, uint64_t hash, bool to_write)
 {
     uint64_t word;
-    if (odm__index_word(index, hash, &word, NULL) != ODM_OK) return;
+    if (odm__index_word(index, hash, &word, NULL) != ODM_OK) return NULL;
     uint32_t mask = (CHUNK_SLOTS - 1U) >> word_smaller(word);
-    const odm__u64 *slots = (const odm__u64 *)(const void *)(index->base + word_location(word) * INDEX_UNIT);
+    odm__u64 *slots = (odm__u64 *)(void *)(index->base + word_location(word) * INDEX_UNIT);
     uint32_t home = hash_home(hash) & mask;
-    if (!to_write) {
+    if (to_write) {
+        __builtin_prefetch((const void *)&slots[home], 1);
+        __builtin_prefetch((const unsigned char *)&slots[mask + 1U] + home * sizeof(odm__u32), 1);
+    } else {
         __builtin_prefetch((const void *)&slots[home]);
-        return;
     }
-    __builtin_prefetch((const void *)&slots[home], 1);
-    __builtin_prefetch((const unsigned char *)&slots[mask + 1U] + home * sizeof(odm__u32), 1);
+    return &slots[home];
 }
 
 #ifdef LINE_BY_SSE2
