@@ -485,8 +485,10 @@ static uint64_t segment_size(const struct log *log, uint64_t number, uint64_t lo
     uint64_t size = log_bytes / SEGMENTS_PER_LOG;
     uint64_t hot = position / SEGMENTS_PER_LOG < SEGMENT_SIZE_HOT ? position / SEGMENTS_PER_LOG : SEGMENT_SIZE_HOT;
     if (size < hot) size = hot;
-    // A log that is not small anyway gets segments of whole huge pages.
-    if (log_bytes >= 16 * (uint64_t)POPULATE_HUGE && size < POPULATE_HUGE) size = POPULATE_HUGE;
+    // To make a file takes as long as a thousand puts. So a small log has fewer, up to the size of a huge page.
+    uint64_t young = log_bytes / SEGMENTS_PER_SMALL_LOG;
+    if (young > POPULATE_HUGE) young = POPULATE_HUGE;
+    if (size < young) size = young;
     if (size < segment_size_min(number, record_bytes)) size = segment_size_min(number, record_bytes);
     size = power_of_two_up(size);
     return size < SEGMENT_SIZE_MAX ? size : SEGMENT_SIZE_MAX;
