@@ -23,6 +23,7 @@ struct engine_setup {
     bool create;            // else: open what an earlier process left there
     bool u64_keys;          // every key is a uint64_t of this machine's byte order, 8-byte aligned
     uint64_t payload_bytes; // keys and values to come, for stores that must be told a maximum. 0 unless create
+    uint64_t entries;       // likewise
 };
 
 /* Up to BENCH_BLOCK_SIZE entries, packed: key i is the bytes from key_ends[i - 1] (0 for the first) up to key_ends[i];
@@ -41,12 +42,21 @@ struct block {
 struct engine {
     const char *name;
     bool persistent; // false: a peer in memory, which can not be reopened
+    bool reads_only; // nothing is measured but reads: the floor
+    bool processes;  // several may use a map at a time
 
     /* One line: the version and every setting that matters. */
     void (*describe)(char *text, size_t text_size, bool u64_keys);
 
     void *(*open)(const struct engine_setup *setup);
     void (*close)(void *store);
+
+    /* Another handle on the store, for another thread; closed before the store by unshare. Both NULL: one thread only. */
+    void *(*share)(void *store);
+    void (*unshare)(void *shared);
+
+    /* May be NULL. The keys that the next runs of gets will ask for, block by block; before the first of them, NULL. */
+    void (*expect)(void *store, const struct block *block);
 
     void (*reads_begin)(void *store);
     void (*reads_end)(void *store);  // what the gets gave out is no longer looked at
@@ -60,6 +70,10 @@ struct engine {
      * others. write_many puts the whole block. */
     size_t (*get_many)(void *store, const struct block *block, const void **values, uint64_t *value_sizes);
     void (*write_many)(void *store, const struct block *block);
+
+    /* Both may be NULL: only ours has a log from which it builds its index. */
+    void (*forget)(const char *directory); // of a closed map: its next open builds the index
+    uint64_t (*log_bytes)(void *store);
 
     void (*walk_begin)(void *store);
     bool (*walk_next)(void *store, const void **key, size_t *key_size, const void **value, size_t *value_size);

@@ -69,6 +69,17 @@ static void store_close(void *handle)
     free(store);
 }
 
+/* The same environment; transactions belong to a thread. */
+static void *share(void *handle)
+{
+    struct store *store = handle;
+    struct store *shared = calloc(1, sizeof *shared);
+    if (!shared) bench_die("lmdb: out of memory");
+    shared->env = store->env;
+    shared->dbi = store->dbi;
+    return shared;
+}
+
 static void reads_begin(void *handle)
 {
     struct store *store = handle;
@@ -163,9 +174,12 @@ static void walk_end(void *handle)
 const struct engine bench_engine = {
     .name = "lmdb",
     .persistent = true,
+    .processes = true,
     .describe = describe,
     .open = store_open,
     .close = store_close,
+    .share = share,
+    .unshare = free,
     .reads_begin = reads_begin,
     .reads_end = reads_end,
     .writes_end = writes_end,

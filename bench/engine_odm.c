@@ -42,6 +42,31 @@ static void store_close(void *handle)
     free(store);
 }
 
+static void *share(void *handle)
+{
+    struct store *store = handle;
+    struct store *shared = calloc(1, sizeof *shared);
+    if (!shared) bench_die("odm: out of memory");
+    check(odm_dup(store->map, &shared->map, NULL), "dup");
+    return shared;
+}
+
+/* After this the next open is that of a copy, or after a new start of the machine: the index is built anew. */
+static void forget(const char *directory)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/index", directory);
+    if (remove(path) != 0) bench_die("odm: %s could not be removed", path);
+}
+
+static uint64_t log_bytes(void *handle)
+{
+    struct store *store = handle;
+    odm_statistics statistics = {.struct_size = sizeof statistics};
+    check(odm_stat(store->map, &statistics), "stat");
+    return statistics.log_bytes;
+}
+
 static void reads_begin(void *handle)
 {
     (void)handle; // A get needs no preparation.
@@ -123,9 +148,14 @@ static void walk_end(void *handle)
 const struct engine bench_engine = {
     .name = "odm",
     .persistent = true,
+    .processes = true,
     .describe = describe,
     .open = store_open,
     .close = store_close,
+    .share = share,
+    .unshare = store_close,
+    .forget = forget,
+    .log_bytes = log_bytes,
     .reads_begin = reads_begin,
     .reads_end = reads_end,
     .writes_end = writes_end,

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Builds the benchmark, runs it, prints a Markdown table; the raw numbers go to a file of JSON lines.
 #
-#   sh bench/run.sh [--sizes 1000000,10000000] [--workloads seed,u64] [--engines odm,lmdb] [--rounds 3]
+#   sh bench/run.sh [--sizes 1000000,10000000] [--workloads seed,u64] [--engines odm,lmdb,tkrzw,rocksdb,abseil,floor] [--rounds 3]
 #                   [--operations 2000000] [--seed 1] [--dir PATH] [--json FILE]
 #
 # --operations  at most so many gets, misses, updates and removes a pass
@@ -13,7 +13,7 @@ set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=$root/build/bench
-engines=odm,lmdb
+engines=odm,lmdb,tkrzw,rocksdb,abseil,floor
 parent=${TMPDIR:-/tmp}
 json=$build/results.jsonl
 
@@ -64,6 +64,17 @@ need gcc command -v cc
 need libc6-dev header stdio.h
 need libxxhash-dev header xxhash.h
 case ,$engines, in *,lmdb,*) need liblmdb-dev header lmdb.h ;; esac
+for peer in tkrzw:tkrzw:libtkrzw-dev rocksdb:rocksdb:librocksdb-dev abseil:absl_flat_hash_map:libabsl-dev; do
+    engine=${peer%%:*}
+    module=${peer#*:}
+    case ,$engines, in
+        *,"$engine",*)
+            need g++ command -v c++
+            need pkg-config command -v pkg-config
+            need "${peer##*:}" pkg-config --exists "${module%:*}" ;;
+    esac
+done
+need python3-matplotlib python3 -c 'import matplotlib'
 if [ -n "$packages" ]; then
     if command -v apt-get > /dev/null; then
         sudo=

@@ -2,10 +2,13 @@
  *
  *   bench_worker_<engine> --phase PHASE --workload NAME --size ENTRIES --operations N --seed N --dir EMPTY_DIRECTORY
  *
- * Phases, each a process of its own, in this order (the second and the third use the directory of the first):
- *   load     open a new map, put everything, read it in several ways, update, close
+ * Phases, each a process of its own, in this order (down to remove they use the directory of the first):
+ *   load     open a new map, put everything, read it in several ways, update until the log has turned over twice, close
  *   reopen   open the closed map, get a key; then write, and die by SIGKILL without closing
- *   remove   open what the killed process left; then remove
+ *   killed   open what the killed process left, get a key
+ *   rebuild  open it again as after a new start of the machine; only for a store that builds something then
+ *   parallel read and overwrite by several threads, then by several processes
+ *   remove   open what is there; then remove
  *   batch    open a new map, in another directory, and put everything by write_many
  *   describe print one line: version and settings
  *
@@ -18,13 +21,19 @@
 #include <ftw.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 /* A pass of gets is repeated until it took this long: a small map is read within some milliseconds, too short to
  * time. */
@@ -161,11 +170,22 @@ static void check_tally(const char *metric, struct tally got, struct tally expec
               bench_engine.name, metric, got.found, got.sum, expected.found, expected.sum);
 }
 
+static void announce(void *store, const struct list *list)
+{
+    if (!bench_engine.expect) return;
+    bench_engine.expect(store, NULL);
+    for (size_t number = 0; number < list_block_count(list); number++) {
+        struct block block = list_block(list, number);
+        bench_engine.expect(store, &block);
+    }
+}
+
 static void measure_reads(const char *metric, void *store, struct tally (*pass)(void *, const struct list *),
                           const struct list *list, struct tally expected)
 {
     uint64_t elapsed_ns = 0;
     uint64_t passes = 0;
+    announce(store, list);
     do {
         uint64_t start_ns = now_ns();
         bench_engine.reads_begin(store);
@@ -187,6 +207,63 @@ static void measure_writes(const char *metric, void *store, void (*pass)(void *,
     report_ns(metric, now_ns() - start_ns, list->count);
 }
 
+static int compare_ns(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The longest of the shortest `share` of all. */
+static void report_percentile(const char *operation, const char *name, const uint32_t *sorted_ns, size_t count,
+                              double share)
+{
+    char metric[32];
+    snprintf(metric, sizeof metric, "%s_%s", operation, name);
+    size_t at = (size_t)((double)count * share);
+    report(metric, "ns", sorted_ns[at < count ? at : count - 1]);
+}
+
+/* Each operation timed by itself; what it takes to look at the clock, some 20 ns, is in every figure. */
+static void measure_latency(const char *operation, void *store, const struct list *list, bool writes)
+{
+    uint32_t *each_ns = malloc(list->count * sizeof *each_ns);
+    if (!each_ns) bench_die("out of memory");
+    uint64_t sum = 0;
+    if (!writes) bench_engine.reads_begin(store);
+    uint64_t before_ns = now_ns();
+    for (size_t number = 0, at = 0; number < list_block_count(list); number++) {
+        struct block block = list_block(list, number);
+        uint64_t key_begin = 0, value_begin = 0;
+        for (size_t i = 0; i < block.count; i++) {
+            const void *key = block.keys + key_begin, *value;
+            size_t key_size = block.key_ends[i] - key_begin, value_size;
+            if (writes) {
+                bench_engine.put(store, key, key_size, block.values + value_begin, block.value_ends[i] - value_begin);
+            } else if (bench_engine.get(store, key, key_size, &value, &value_size)) {
+                sum += touch(value, value_size);
+            }
+            uint64_t after_ns = now_ns();
+            each_ns[at++] = after_ns - before_ns < UINT32_MAX ? (uint32_t)(after_ns - before_ns) : UINT32_MAX;
+            before_ns = after_ns;
+            key_begin = block.key_ends[i];
+            value_begin = block.value_ends[i];
+        }
+    }
+    if (writes)
+        bench_engine.writes_end(store);
+    else
+        bench_engine.reads_end(store);
+    if (!writes && sum == 0) bench_die("%s: nothing was read", bench_engine.name);
+    qsort(each_ns, list->count, sizeof *each_ns, compare_ns);
+    report_percentile(operation, "p50", each_ns, list->count, 0.5);
+    report_percentile(operation, "p90", each_ns, list->count, 0.9);
+    report_percentile(operation, "p99", each_ns, list->count, 0.99);
+    report_percentile(operation, "p99.9", each_ns, list->count, 0.999);
+    report_percentile(operation, "p99.99", each_ns, list->count, 0.9999);
+    report_percentile(operation, "max", each_ns, list->count, 1);
+    free(each_ns);
+}
+
 /* Untimed: what is in the map is what was put there. */
 static void check_reads(const char *metric, void *store, const struct list *list, struct tally expected)
 {
@@ -206,11 +283,11 @@ static int add_disk_bytes(const char *path, const struct stat *status, int type,
     return 0;
 }
 
-static void measure_disk(const char *directory, uint64_t payload_bytes)
+static void measure_disk(const char *metric, const char *directory, uint64_t payload_bytes)
 {
     disk_bytes = 0;
     if (nftw(directory, add_disk_bytes, 16, FTW_PHYS) != 0) bench_die("%s: %s", directory, strerror(errno));
-    report("disk", "ratio", (double)disk_bytes / (double)payload_bytes);
+    report(metric, "ratio", (double)disk_bytes / (double)payload_bytes);
 }
 
 /* ---- phases ------------------------------------------------------------------------------------------------------ */
@@ -231,6 +308,7 @@ static struct engine_setup setup_of(const struct job *job, uint64_t payload_byte
         .create = payload_bytes != 0,
         .u64_keys = job->workload->u64_keys,
         .payload_bytes = payload_bytes,
+        .entries = payload_bytes != 0 ? job->size : 0,
     };
 }
 
@@ -265,7 +343,7 @@ static void phase_load(const struct job *job)
     void *store = bench_engine.open(&setup);
 
     measure_writes("put", store, pass_put, &data.load);
-    measure_disk(job->directory, data.load_bytes);
+    measure_disk("disk", job->directory, data.load_bytes);
 
     struct tally before = {data.order.count, data.order_sum_before};
     measure_reads("get", store, pass_get, &data.order, before);
@@ -273,8 +351,18 @@ static void phase_load(const struct job *job)
     if (bench_engine.get_many) measure_reads("get_many", store, pass_get_many, &data.order, before);
     measure_reads("iterate", store, pass_walk, &data.load, (struct tally){data.load.count, data.load_sum});
 
-    measure_writes("update", store, pass_put, &data.order);
-    check_reads("update", store, &data.order, (struct tally){data.order.count, data.order_sum_after});
+    if (!bench_engine.reads_only) {
+        measure_latency("get", store, &data.order, false);
+        measure_writes("update", store, pass_put, &data.order);
+        // Until everything was written twice more: by then a store that must give room back is doing so.
+        for (uint64_t written = 0; written < data.load.count * 2; written += data.order.count) {
+            pass_put(store, &data.order);
+        }
+        measure_writes("update_steady", store, pass_put, &data.order);
+        measure_latency("put", store, &data.order, true);
+        measure_disk("disk_steady", job->directory, data.load_bytes);
+        check_reads("update", store, &data.order, (struct tally){data.order.count, data.order_sum_after});
+    }
 
     uint64_t start_ns = now_ns();
     bench_engine.close(store);
@@ -294,12 +382,19 @@ static void phase_reopen(const struct job *job)
     raise(SIGKILL);
 }
 
+static void phase_killed(const struct job *job)
+{
+    struct data data;
+    data_make(&data, job->workload, job->seed, 1, 0);
+    bench_engine.close(open_timed(job, &data.load, "open_killed", "first_get_killed"));
+}
+
 static void phase_remove(const struct job *job)
 {
     struct data data;
     data_make(&data, job->workload, job->seed, job->size, job->operations);
-
-    void *store = open_timed(job, &data.load, "open_killed", "first_get_killed");
+    struct engine_setup setup = setup_of(job, 0);
+    void *store = bench_engine.open(&setup);
     uint64_t start_ns = now_ns();
     uint64_t removed = pass_remove(store, &data.order);
     bench_engine.writes_end(store);
@@ -307,6 +402,147 @@ static void phase_remove(const struct job *job)
     if (removed != data.order.count) bench_die("%s: remove: keys were missing", bench_engine.name);
     check_reads("remove", store, &data.order, (struct tally){0, 0});
     bench_engine.close(store);
+}
+
+static void phase_rebuild(const struct job *job)
+{
+    if (!bench_engine.forget) return;
+    struct data data;
+    data_make(&data, job->workload, job->seed, 1, 0);
+    bench_engine.forget(job->directory);
+    struct engine_setup setup = setup_of(job, 0);
+    uint64_t start_ns = now_ns();
+    void *store = bench_engine.open(&setup);
+    uint64_t elapsed_ns = now_ns() - start_ns;
+    report_ns("open_rebuild", elapsed_ns, 1);
+    report("rebuild", "GB/s", (double)bench_engine.log_bytes(store) / (double)elapsed_ns);
+    bench_engine.close(store);
+}
+
+/* ---- several threads, several processes --------------------------------------------------------------------------- */
+
+enum { WORKERS_MAX = 64, PARALLEL_PASSES = 4 };
+
+/* What one thread or process does: every n-th block of the list, PARALLEL_PASSES times. */
+struct part {
+    const struct list *list;
+    unsigned number, count;
+    bool writes;
+    void *store;
+    _Atomic unsigned *waiting; // reaches 0 when all are ready
+};
+
+static void part_run(const struct part *part)
+{
+    atomic_fetch_sub(part->waiting, 1);
+    while (atomic_load(part->waiting) != 0) sched_yield();
+    uint64_t sum = 0;
+    if (!part->writes) bench_engine.reads_begin(part->store);
+    for (unsigned pass = 0; pass < PARALLEL_PASSES; pass++) {
+        for (size_t number = part->number; number < list_block_count(part->list); number += part->count) {
+            struct block block = list_block(part->list, number);
+            uint64_t key_begin = 0, value_begin = 0;
+            for (size_t i = 0; i < block.count; i++) {
+                const void *key = block.keys + key_begin, *value;
+                size_t key_size = block.key_ends[i] - key_begin, value_size;
+                if (part->writes) {
+                    bench_engine.put(part->store, key, key_size, block.values + value_begin,
+                                     block.value_ends[i] - value_begin);
+                } else if (bench_engine.get(part->store, key, key_size, &value, &value_size)) {
+                    sum += touch(value, value_size);
+                } else {
+                    bench_die("%s: a key is missing", bench_engine.name);
+                }
+                key_begin = block.key_ends[i];
+                value_begin = block.value_ends[i];
+            }
+        }
+    }
+    if (part->writes)
+        bench_engine.writes_end(part->store);
+    else
+        bench_engine.reads_end(part->store);
+    if (!part->writes && sum == 0) bench_die("%s: nothing was read", bench_engine.name);
+}
+
+static void *thread_run(void *part)
+{
+    part_run(part);
+    return NULL;
+}
+
+static void report_parallel(const struct part *part, const char *kind, uint64_t elapsed_ns)
+{
+    char metric[32];
+    snprintf(metric, sizeof metric, "%s_%s_%u", part->writes ? "put" : "get", kind, part->count);
+    report_ns(metric, elapsed_ns, part->list->count * PARALLEL_PASSES);
+}
+
+static void measure_threads(void *store, const struct list *list, unsigned count, bool writes)
+{
+    pthread_t threads[WORKERS_MAX];
+    struct part parts[WORKERS_MAX];
+    _Atomic unsigned waiting = count + 1;
+    for (unsigned i = 0; i < count; i++) {
+        parts[i] = (struct part){list, i, count, writes, bench_engine.share(store), &waiting};
+        if (pthread_create(&threads[i], NULL, thread_run, &parts[i]) != 0) bench_die("no thread could be made");
+    }
+    while (atomic_load(&waiting) != 1) sched_yield();
+    uint64_t start_ns = now_ns();
+    atomic_fetch_sub(&waiting, 1);
+    for (unsigned i = 0; i < count; i++) pthread_join(threads[i], NULL);
+    report_parallel(&parts[0], "threads", now_ns() - start_ns);
+    for (unsigned i = 0; i < count; i++) bench_engine.unshare(parts[i].store);
+}
+
+static void measure_processes(const struct job *job, const struct list *list, unsigned count, bool writes)
+{
+    _Atomic unsigned *waiting = mmap(NULL, sizeof *waiting, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (waiting == MAP_FAILED) bench_die("mmap: %s", strerror(errno));
+    atomic_store(waiting, count + 1);
+    fflush(stdout);
+    for (unsigned i = 0; i < count; i++) {
+        pid_t process = fork();
+        if (process < 0) bench_die("fork: %s", strerror(errno));
+        if (process > 0) continue;
+        struct engine_setup setup = setup_of(job, 0);
+        struct part part = {list, i, count, writes, bench_engine.open(&setup), waiting};
+        part_run(&part);
+        _exit(0); // An engine that has to close takes the time of that outside of what is measured, or not at all.
+    }
+    while (atomic_load(waiting) != 1) {
+        if (waitpid(-1, NULL, WNOHANG) != 0) bench_die("%s: a process has failed", bench_engine.name);
+        sched_yield();
+    }
+    uint64_t start_ns = now_ns();
+    atomic_fetch_sub(waiting, 1);
+    for (unsigned i = 0; i < count; i++) {
+        int status;
+        if (wait(&status) < 0 || status != 0) bench_die("%s: a process has failed", bench_engine.name);
+    }
+    struct part part = {list, 0, count, writes, NULL, NULL};
+    report_parallel(&part, "processes", now_ns() - start_ns);
+    munmap((void *)waiting, sizeof *waiting);
+}
+
+/* One after the other up to as many as there are cores, doubling. */
+static void phase_parallel(const struct job *job)
+{
+    if (!bench_engine.share) return;
+    struct data data;
+    data_make(&data, job->workload, job->seed, job->size, job->operations);
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    if (cores > WORKERS_MAX) cores = WORKERS_MAX;
+    struct engine_setup setup = setup_of(job, 0);
+    void *store = bench_engine.open(&setup);
+    for (unsigned count = 1; count <= cores; count *= 2) {
+        for (int writes = 0; writes < 2; writes++) measure_threads(store, &data.order, count, writes);
+    }
+    bench_engine.close(store);
+    if (!bench_engine.processes) return;
+    for (unsigned count = 1; count <= cores; count *= 2) {
+        for (int writes = 0; writes < 2; writes++) measure_processes(job, &data.order, count, writes);
+    }
 }
 
 static void phase_batch(const struct job *job)
@@ -333,8 +569,9 @@ static const struct {
     void (*run)(const struct job *);
     bool reopens;
 } phases[] = {
-    {"load", phase_load, false},   {"reopen", phase_reopen, true},      {"remove", phase_remove, true},
-    {"batch", phase_batch, false}, {"describe", phase_describe, false},
+    {"load", phase_load, false},      {"reopen", phase_reopen, true},      {"killed", phase_killed, true},
+    {"rebuild", phase_rebuild, true}, {"parallel", phase_parallel, true},  {"remove", phase_remove, true},
+    {"batch", phase_batch, false},    {"describe", phase_describe, false},
 };
 
 static struct job parse(int argc, char **argv)
