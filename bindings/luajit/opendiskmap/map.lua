@@ -413,10 +413,10 @@ local statistics_names = {
     "index_bytes", "unlinked_bytes", "segments", "head", "tail", "watermark", "splits", "lock_waits", "compacted_bytes",
     "compaction_stopped_at", "recovery_records", "recovery_bytes_cut", "recovery_from",
 }
-local recovery_names = { [0] = "none", "kept", "cut", "private" }
+local recovery_names = { [0] = "none", "kept", "cut", "private", "salvaged" }
 
---- What odm_statistics has, as a table of numbers; recovery_kind is "none", "kept", "cut" or "private", sync_failed true or
--- false, map_id 32 hexadecimal digits. Or nil, message, code.
+--- What odm_statistics has, as a table of numbers; recovery_kind is "none", "kept", "cut", "private" or "salvaged", sync_failed
+-- true or false, map_id 32 hexadecimal digits. Or nil, message, code.
 function Map:stat()
     ffi.fill(statistics, ffi.sizeof(statistics))
     statistics.struct_size = ffi.sizeof(statistics)
