@@ -25,6 +25,7 @@ struct copy {
     uint64_t end; // address up to which the log was copied
     int segment_fd;
     uint64_t segment_number;
+    uint64_t position; // bytes of the segments before it
     unsigned char *buffer;
     uint64_t buffer_offset; // in the segment's file
     uint64_t buffered;
@@ -256,7 +257,9 @@ odm_status odm__copy_segment(struct copy *copy, const struct segment *segment, u
     copy->segment_number = segment->number;
     copy->buffer_offset = copy->buffered = 0;
     struct segment_header header;
-    odm__segment_header(&copy->target.log, segment, predecessor_end, &header);
+    // The first keeps its place in the map's history; the others follow what was copied.
+    if (predecessor_end == 0) copy->position = odm__segment_position(segment, address_make(segment->number, 0));
+    odm__segment_header(&copy->target.log, segment, predecessor_end, copy->position, &header);
     return copy_append(copy, &header, sizeof header, error);
 }
 
@@ -299,6 +302,7 @@ odm_status odm__copy_settle(struct copy *copy, odm_error *error)
 odm_status odm__copy_segment_end(struct copy *copy, uint64_t end, odm_error *error)
 {
     copy->end = end;
+    copy->position += address_offset(end);
     odm_status status = odm__copy_settle(copy, error);
     if (status == ODM_OK && odm__os.sync_data(copy->segment_fd) != 0) {
         status = odm__fail_sync(error, "a segment of the copy");

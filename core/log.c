@@ -515,10 +515,9 @@ static void write_header(const struct log *log, struct segment_header *header, u
 }
 
 void odm__segment_header(const struct log *log, const struct segment *segment, uint64_t predecessor_end,
-                         struct segment_header *header)
+                         uint64_t position, struct segment_header *header)
 {
     memset(header, 0, sizeof *header);
-    uint64_t position = odm__segment_position(segment, address_make(segment->number, 0));
     write_header(log, header, segment->number, segment->size, predecessor_end, position);
 }
 

@@ -56,14 +56,11 @@ enum { SEGMENT_GUARD = 16 * 1024 * 1024 + PAGE };
 
 /* Whether its header is that of this segment of this map; a spare's is not. */
 bool odm__segment_is_whole(const struct log *log, const struct segment *segment);
-/* The header of a copy of it, which is to follow another end. */
+/* The header of a copy of it, which is to follow another end, and other bytes. */
 void odm__segment_header(const struct log *log, const struct segment *segment, uint64_t predecessor_end,
-                         struct segment_header *header);
+                         uint64_t position, struct segment_header *header);
 /* What stands before an address since the map was made: bytes. The segment's header must be whole. */
 uint64_t odm__segment_position(const struct segment *segment, uint64_t address);
-/* The header of a copy of it, which is to follow another end. */
-void odm__segment_header(const struct log *log, const struct segment *segment, uint64_t predecessor_end,
-                         struct segment_header *header);
 /* What stands before an address since the map was made, in bytes; false if its segment is gone. */
 bool odm__log_position(struct log *log, uint64_t address, uint64_t *position);
 /* Bytes from head to tail; 0 if head's segment is gone. */

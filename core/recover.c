@@ -1143,7 +1143,10 @@ odm_status odm__recover_read_only(struct store *store, odm_error *error)
         (void)odm__os.identify_name(store->directory.fd, INDEX_NAME, &store->index_seen);
         struct found_files found;
         status = find_trusted(store, &found, error);
-        if (status != ODM_OK) return status;
+        if (status != ODM_OK) {
+            found_close(&found, false);
+            return status;
+        }
         store->index = found.index;
         store->lock_is_current = found.trusted;
         found.index = NULL;
