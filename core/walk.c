@@ -152,6 +152,9 @@ static odm_status load(struct odm_iter *iter)
 {
     struct reader *reader = &iter->map->reader;
     for (;;) {
+        // What has left the map since the last chunk goes first, by head as the reader knows it now: its number, as slots keep
+        // it, may have become that of another segment.
+        unload(iter);
         bool torn = false;
         odm_status status =
             odm__index_copy(&reader->index, iter->position, reader->recycled, &iter->copy, &torn, &iter->map->error);
@@ -168,7 +171,6 @@ static odm_status load(struct odm_iter *iter)
             iter->at = 0;
             return ODM_OK;
         }
-        unload(iter);
         status = odm__reader_renew(reader, &iter->map->error);
         if (status != ODM_OK) return status;
     }
@@ -258,7 +260,7 @@ static odm_status next_entry(struct odm_iter *iter, struct record *record)
         odm_status status = iter->loaded ? ODM_OK : load(iter);
         if (status == ODM_OK) status = next_in_chunk(iter, record);
         if (status != ODM_DONE) return status;
-        unload(iter);
+        iter->loaded = false;
         iter->position = iter->copy.hash_last + 1;
         iter->over = iter->copy.hash_last == UINT64_MAX;
     }

@@ -420,3 +420,46 @@ Test(walk, seeks_to_any_position)
     ok(odm_iter_close(iter));
     odm_close(map);
 }
+
+/* A walk that slept while the segment numbers went once round returns every key, with the value it has by now: be it between
+ * two entries, or at the end of a chunk, or after it was told to begin anew.
+ * Method: a walk for each number of entries it has returned before it slept; 1,024 segments, after which a slot's number of
+ * a segment is the same again. */
+Test(walk, is_not_led_astray_by_numbers_that_wrapped)
+{
+    enum { KEYS = 60, OTHERS = 1000 };
+    odm_map *writer = open_map(temp_map_path(), .stripes = 4), *maps[KEYS];
+    odm_iter *iters[KEYS];
+    unsigned seen[KEYS][KEYS] = {0};
+    put_numbers(writer, 0, KEYS, 0);
+    for (unsigned i = 0; i < KEYS; i++) {
+        ok(odm_dup(writer, &maps[i], NULL));
+        iters[i] = open_walk(maps[i]);
+        for (unsigned k = 0; k < i; k++) cr_assert_geq(next_number(iters[i], seen[i]), 0);
+    }
+    static char big[1500];
+    char key[NUMBER_TEXT_SIZE];
+    uint64_t first = address_number(statistics_of(writer).tail);
+    for (unsigned n = 0; address_number(statistics_of(writer).tail) < first + 1024; n++) {
+        ok(odm_put(writer, key, number_key(OTHERS + n % 8, key), big, sizeof big));
+        put_numbers(writer, n % KEYS, n % KEYS + 1, 1);
+    }
+    remove_numbers(writer, OTHERS, OTHERS + 8);
+    put_numbers(writer, 0, KEYS, 2);
+    uint64_t version;
+    ok(odm_entry_get(writer, key, number_key(KEYS / 2, key), NULL, NULL, &version));
+    cr_assert_eq(address_number(version), first + 1024, "the numbers do not meet");
+    (void)odm_sync(writer, NULL);
+    for (unsigned i = 0; i < KEYS; i++) {
+        if (i % 7 == 6) { // The handle has seen the new head before the walk goes on.
+            memset(seen[i], 0, sizeof seen[i]);
+            ok(odm_iter_seek(iters[i], 0));
+            expect_numbers(maps[i], 0, 1, 2);
+        }
+        while (next_number(iters[i], seen[i]) >= 0) continue;
+        for (unsigned k = 0; k < KEYS; k++) cr_assert_eq(seen[i][k], 1, "walk %u, key %u: %u times", i, k, seen[i][k]);
+        ok(odm_iter_close(iters[i]));
+        odm_close(maps[i]);
+    }
+    odm_close(writer);
+}
