@@ -431,7 +431,12 @@ odm_status odm__clear(struct odm_map *map)
 /* ---- odm_compact --------------------------------------------------------------------------------------------------- */
 
 /* What odm_progress.position holds between calls. */
-enum { AT_TARGET, AT_START, AT_PHASE }; // address to compact up to; bytes of the log before its start; enum phase
+enum {
+    AT_TARGET,  // address to compact up to
+    AT_START,   // bytes of the log before its start
+    AT_PHASE,   // enum phase
+    AT_FAILURE, // the failed sync that this is the way back from, or 0
+};
 enum phase { PHASE_BEGIN, PHASE_MOVE, PHASE_RETIRE, PHASE_INDEX, PHASE_DONE };
 
 static bool sync_has_failed(const struct odm_map *map)
@@ -447,6 +452,10 @@ static odm_status begin(struct odm_map *map, odm_progress *progress)
     atomic_store_explicit(&lock_file(map)->compaction_stopped_at, 0, memory_order_relaxed);
     compact_give(map);
 
+    // Before the log goes on in a new segment: all that this failure may have lost lies before that.
+    status = odm__sync_failure(map, &progress->position[AT_FAILURE]);
+    if (status != ODM_OK) return status;
+
     struct space space = {.log = 0};
     uint64_t from = position(map);
     progress->position[AT_TARGET] = from;
@@ -454,7 +463,7 @@ static odm_status begin(struct odm_map *map, odm_progress *progress)
     uint64_t segments = address_number(atomic_load_explicit(&lock_file(map)->tail, memory_order_acquire)) -
                         address_number(head_of(map)) + 1;
     bool known = measure(map, &space);
-    if (!known || sync_has_failed(map) || less(space.log, space.live) > segments * SEGMENT_HEADER_SIZE) {
+    if (!known || progress->position[AT_FAILURE] != 0 || less(space.log, space.live) > segments * SEGMENT_HEADER_SIZE) {
         status = odm__log_roll(&map->writer, map->reader.head, &progress->position[AT_TARGET], &map->error);
         if (status != ODM_OK) return status;
     }
@@ -498,6 +507,23 @@ static odm_status move_step(struct odm_map *map, odm_progress *progress, bool *o
     return status;
 }
 
+/* Makes durable what was moved, and retires what it was moved from. */
+static odm_status retire_step(struct odm_map *map, odm_progress *progress)
+{
+    uint64_t failure = progress->position[AT_FAILURE];
+    odm_status status = ODM_CONFLICT;
+    if (failure != 0) {
+        status = odm__sync_anew(map, progress->position[AT_TARGET], failure);
+    } else if (!sync_has_failed(map)) {
+        status = odm__sync(map);
+    }
+    if (status == ODM_OK) odm__log_unlink_below(map->writer.log, 0, head_of(map));
+    progress->position[AT_PHASE] = status == ODM_OK ? PHASE_INDEX : PHASE_RETIRE;
+    // A sync that failed after the moving began may have lost what was moved: all of it is to be moved once more.
+    if (status == ODM_CONFLICT || status == ODM_E_IO) progress->position[AT_PHASE] = PHASE_BEGIN;
+    return status == ODM_CONFLICT ? ODM_OK : status;
+}
+
 static odm_status reindex(struct odm_map *map)
 {
     odm_status status = compact_take(map, map->wait_ms);
@@ -521,11 +547,7 @@ static odm_status step(struct odm_map *map, odm_progress *progress)
             status = move_step(map, progress, &over);
             if (status == ODM_OK && over) progress->position[AT_PHASE] = PHASE_RETIRE;
             return status;
-        case PHASE_RETIRE:
-            status = sync_has_failed(map) ? odm__sync_anew(map, progress->position[AT_TARGET]) : odm__sync(map);
-            if (status == ODM_OK) odm__log_unlink_below(map->writer.log, 0, head_of(map));
-            if (status == ODM_OK) progress->position[AT_PHASE] = PHASE_INDEX;
-            return status;
+        case PHASE_RETIRE: return retire_step(map, progress);
         case PHASE_INDEX:
             status = reindex(map);
             if (status == ODM_OK) progress->position[AT_PHASE] = PHASE_DONE;

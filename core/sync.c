@@ -168,7 +168,22 @@ odm_status odm__sync(struct odm_map *map)
     return status;
 }
 
-odm_status odm__sync_anew(struct odm_map *map, uint64_t first)
+/* Each failure is noted in a slot of its own, and so is the end of one. */
+static uint64_t failure_of(const struct odm_map *map, const struct meta_slot *slot)
+{
+    bool failed = atomic_load_explicit(&map->store->client.file->sync_failed, memory_order_acquire) != 0;
+    return failed ? slot->sequence + 1 : 0;
+}
+
+odm_status odm__sync_failure(struct odm_map *map, uint64_t *failure)
+{
+    struct meta_slot slot;
+    odm_status status = read_slot(map, &slot);
+    if (status == ODM_OK) *failure = failure_of(map, &slot);
+    return status;
+}
+
+odm_status odm__sync_anew(struct odm_map *map, uint64_t first, uint64_t failure)
 {
     struct lock_file *lock = map->store->client.file;
     odm_status status = odm__sync_take(map);
@@ -176,6 +191,7 @@ odm_status odm__sync_anew(struct odm_map *map, uint64_t first)
     uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_acquire);
     struct meta_slot slot;
     status = read_slot(map, &slot);
+    if (status == ODM_OK && failure_of(map, &slot) != failure) status = ODM_CONFLICT;
     if (status == ODM_OK) status = sync_log(map, &slot, first, tail);
     if (status == ODM_OK) {
         struct meta_slot next = slot;

@@ -14,9 +14,13 @@
 /* What compaction has emptied leaves the map on the way. */
 odm_status odm__sync(struct odm_map *map);
 
-/* After a failed sync, once everything live was written anew from the segment that begins at `first` on: syncs that, makes it
- * the head, and forgets the failure. */
-odm_status odm__sync_anew(struct odm_map *map, uint64_t first);
+/* Which failed sync it is that makes all others fail; 0 if none has failed, or all was written anew since. */
+odm_status odm__sync_failure(struct odm_map *map, uint64_t *failure);
+
+/* After this failed sync, once everything live was written anew from the segment that begins at `first` on: syncs that, makes
+ * it the head, and forgets the failure. ODM_CONFLICT: it is another failure by now, or none, so what was written anew counts
+ * for nothing. */
+odm_status odm__sync_anew(struct odm_map *map, uint64_t first, uint64_t failure);
 
 /* Takes the sync lock, and mends what a dead owner left: one of two slots of meta torn, or head moved without telling. Then the
  * handle's index is the newest. */

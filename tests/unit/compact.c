@@ -397,6 +397,70 @@ Test(compact, compact_is_the_way_back_from_a_failed_sync)
     odm_close(map);
 }
 
+/* Runs odm_compact on, step by step, to its end. */
+static void expect_compacted(odm_map *map, odm_progress *progress)
+{
+    odm_status status;
+    while ((status = odm_compact(map, progress, NULL)) == ODM_OK) continue;
+    expect_status(status, ODM_DONE);
+}
+
+/* What was moved before a sync failed may be lost just as what was not: it is moved once more, for the kernel would answer a
+ * second sync of it with a false success. Be it another's sync that fails between two steps, or the very sync of odm_compact,
+ * which is then called again with the same progress; and whether there was anything to move before or not. */
+Test(compact, a_sync_that_fails_on_the_way_makes_it_begin_anew)
+{
+    for (unsigned steps = 1; steps < 6; steps++) {
+        odm_map *map = open_map(temp_map_path());
+        keep_whole_log();
+        for (unsigned round = 0; round < (steps == 5 ? 1 : 300); round++) put_numbers(map, 0, 100, round);
+        odm_progress progress = {.struct_size = sizeof progress, .max_ms = steps == 4 ? 1000000 : 0};
+        if (steps == 4) odm__os.sync_map = sync_map_fails;
+        if (steps == 4) expect_status(odm_compact(map, &progress, NULL), ODM_E_IO);
+        for (unsigned i = 0; steps != 4 && i < steps % 4; i++) ok(odm_compact(map, &progress, NULL));
+        uint64_t tail = statistics_of(map).tail;
+        odm__os.sync_map = sync_map_fails;
+        expect_status(odm_sync(map, NULL), ODM_E_IO);
+        odm__os.sync_map = real_os()->sync_map;
+
+        expect_compacted(map, &progress);
+        cr_assert_eq(statistics_of(map).sync_failed, 0);
+        cr_assert_gt(statistics_of(map).head, tail, "after %u steps: taken for durable as it was", steps);
+        expect_numbers(map, 0, 100, steps == 5 ? 0 : 299);
+        odm_close(map);
+    }
+}
+
+/* Two go the way back at a time, and one comes first: the other must not take head back to what is gone, though it has seen the
+ * failure, or another one has come. */
+Test(compact, two_ways_back_from_a_failed_sync)
+{
+    for (int again = 0; again < 2; again++) {
+        const char *path = temp_map_path();
+        odm_map *map = open_map(path), *other;
+        ok(odm_dup(map, &other, NULL));
+        put_numbers(map, 0, 100, 0);
+        odm__os.sync_map = sync_map_fails;
+        expect_status(odm_sync(map, NULL), ODM_E_IO);
+        odm__os.sync_map = real_os()->sync_map;
+        odm_progress progress = {.struct_size = sizeof progress};
+        for (int i = 0; i < 2; i++) ok(odm_compact(map, &progress, NULL)); // All is moved, and not yet synced.
+        ok(odm_compact(other, NULL, NULL));
+        uint64_t head = statistics_of(map).head;
+        put_numbers(map, 0, 100, 1);
+        odm__os.sync_map = sync_map_fails;
+        if (again) expect_status(odm_sync(map, NULL), ODM_E_IO);
+        odm__os.sync_map = real_os()->sync_map;
+        expect_compacted(map, &progress);
+        cr_assert_geq(statistics_of(map).head, head);
+        ok(odm_sync(other, NULL));
+        odm_close(other);
+        map = rebuilt(map, path);
+        expect_numbers(map, 0, 100, 1);
+        odm_close(map);
+    }
+}
+
 /* ---- a full disk ----------------------------------------------------------------------------------------------------- */
 
 static _Atomic int64_t disk_left;
