@@ -3,9 +3,10 @@
 #
 #   sh tests/mutation/run.sh [-a] [name...]
 #
-# Without names: all of mutants.txt. -a: runs every suite on each, rather than stopping at the first that notices. A suite
-# notices if it fails, crashes or hangs. The last lines are a table. The exit status is 0 if each rule is held by a suite.
-# Takes some seconds to a minute a rule, and a core.
+# Without names: all of mutants.txt, after a run without any change. -a: runs every suite on each, rather than stopping at the
+# first that notices. A suite notices if it fails, crashes or hangs. The last lines are a table. The exit status is 0 if each
+# rule is held by a suite. Takes some seconds to a few minutes a rule, and a core. Several may run at once, each with a folder
+# of its own in ODM_MUTATION_FOLDER.
 
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -13,7 +14,7 @@ cd "$(dirname "$0")/../.." || exit 1
 all=
 [ "${1-}" = -a ] && { all=yes; shift; }
 list=tests/mutation/mutants.txt
-folder=build/mutation
+folder=${ODM_MUTATION_FOLDER:-build/mutation}
 seconds=150 # of a suite; then it hangs
 
 # Those that are fast first. Short counts: what takes a campaign to be noticed is not noticed.
@@ -32,14 +33,15 @@ cmake -S "$folder/source" -B "$folder/build" -G Ninja -DCMAKE_BUILD_TYPE=Debug -
     -DOPENDISKMAP_BUILD_TESTS=ON > "$folder/configure.log" || exit 1
 
 names=$*
-[ -n "$names" ] || names=$(perl tests/mutation/apply.pl "$list")
+[ -n "$names" ] || names="unmutated $(perl tests/mutation/apply.pl "$list")"
 
-# Runs a suite on the library as it is: 0 if it passes.
+# Builds a suite with the library as it is, and runs it: 0 if it passes, 2 if it could not be built.
 run_suite() {
+    ninja -C "$folder/build" "$1" > "$folder/build.log" 2>&1 || return 2
     case $1 in
         fuzz_*) timeout "$seconds" "$folder/build/tests/fuzz/$1" "$folder/source/tests/fuzz/corpora/${1#fuzz_}" ;;
         *) timeout "$seconds" "$folder/build/tests/$1" --jobs 1 --timeout 60 ;;
-    esac > "$folder/suite.log" 2>&1
+    esac > "$folder/suite.log" 2>&1 || return 1
 }
 
 # Only what differs, so that only that is built again.
@@ -51,19 +53,18 @@ restore() {
 
 table=$folder/table
 : > "$table"
-for name in unmutated $names; do
+for name in $names; do
     restore
     if [ "$name" != unmutated ]; then
         perl tests/mutation/apply.pl "$list" "$name" "$folder/source" || { echo "$name: NOT APPLIED" >> "$table"; continue; }
     fi
-    # shellcheck disable=SC2086
-    if ! ninja -C "$folder/build" $suites > "$folder/build.log" 2>&1; then
-        echo "$name: NOT BUILT" | tee -a "$table"
-        continue
-    fi
     noticed=
     for suite in $suites; do
-        run_suite "$suite" && continue
+        run_suite "$suite"
+        case $? in
+            0) continue ;;
+            2) noticed=' NOT BUILT'; break ;;
+        esac
         noticed="$noticed $suite"
         [ -n "$all" ] || break
     done
