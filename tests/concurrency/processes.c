@@ -23,7 +23,7 @@ TestSuite(processes, .fini = remove_temp_directories, .timeout = 300);
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { CROWD = 60, EFFORT = 1 };
 #else
-enum { CROWD = 200, EFFORT = 5 };
+enum { CROWD = 500, EFFORT = 5 };
 #endif
 
 /* What a test and its children share. */
