@@ -170,6 +170,19 @@ describe('own encodings', () => {
     assert.deepEqual([...map].sort(), [['alpha', 'beta'], ['gamma', 'delta']])
   })
 
+  test('may change another map while they decode', () => {
+    const reads = new DiskMap(null, { key: str, value: u53 })
+    const counted = { ...date, decode: (given) => reads.increment('reads') && date.decode(given) }
+    const map = new DiskMap([['a', new Date(1)]], { key: str, value: counted })
+    let calls = 0
+    const later = map.update('a', (value) => {
+      assert.equal(++calls, 1, 'nobody else has changed it')
+      return new Date(value.getTime() + 1)
+    })
+    assert.deepEqual(later, new Date(2))
+    assert.equal(reads.get('reads'), 1)
+  })
+
   test('that are wrong are refused', () => {
     const open = (value) => () => new DiskMap(null, { key: str, value })
     assert.throws(open({ name: 'x' }), /value is no encoding: it needs a name, encode\(value\) and decode\(bytes\)/)

@@ -67,6 +67,10 @@ describe('entry', () => {
     map.delete('b')
     assert.equal(gone.andModify((n) => n + 1n).vacant, true)
     assert.equal(map.has('b'), false)
+    const own = map.entry('a').andModify((n) => n + 1n)
+    map.delete('a')
+    assert.equal(own.andModify((n) => n + 1n).vacant, true, 'what was removed does not come back')
+    assert.equal(map.has('a'), false)
   })
 })
 
@@ -251,12 +255,14 @@ describe('walks', () => {
 
   test('a map may be closed inside its own walk', () => {
     const map = filled(1000)
+    let seen = 0
     assert.throws(() => {
       for (const key of map.keys()) {
         assert.equal(typeof key, 'number')
-        map.close()
+        if (++seen === 100) map.close()
       }
     }, { code: 'ODM_CLOSED' })
+    assert.equal(seen, 100)
   })
 
   test('what others wrote during a walk may come, and nothing else', (t) => {
