@@ -1,7 +1,7 @@
 'use strict'
 // run.js - runs the stores in turn, each in a process and a directory of its own, and prints a table of the medians.
 //
-//   node run.js [--count 1000000] [--rounds 3] [--engines odm,lmdb,...] [--seed 1] [--dir /tmp]
+//   node run.js [--count 1000000] [--rounds 3] [--engines odm,lmdb,...] [--seed 1] [--dir /tmp] [--clock wall]
 
 const { execFileSync } = require('node:child_process')
 const fs = require('node:fs')
@@ -15,7 +15,8 @@ const { values: options } = parseArgs({
     rounds: { type: 'string', default: '3' },
     engines: { type: 'string', default: 'odm,lmdb,classic-level,better-sqlite3,Map' },
     seed: { type: 'string', default: '1' },
-    dir: { type: 'string', default: os.tmpdir() }
+    dir: { type: 'string', default: os.tmpdir() },
+    clock: { type: 'string', default: 'wall' }
   }
 })
 const engines = options.engines.split(',')
@@ -37,7 +38,7 @@ function runOnce (engine) {
   try {
     const output = execFileSync(process.execPath,
       ['--expose-gc', '--max-old-space-size=8192', path.join(__dirname, 'worker.js'), engine, directory, options.count,
-        options.seed], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
+        options.seed, options.clock], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
     return JSON.parse(output)
   } finally {
     fs.rmSync(directory, { recursive: true })
@@ -59,7 +60,7 @@ const figure = (engine, operation) => {
 const operations = Object.keys(rounds.get(engines[0])[0])
 const cpu = os.cpus()[0].model.trim()
 console.log(`${new Date().toISOString().slice(0, 10)}, Node.js ${process.version}, ${os.cpus().length} × ${cpu}, ` +
-  `Linux ${os.release()}, ${options.count} entries, ${options.rounds} rounds, ns per entry\n`)
+  `Linux ${os.release()}, ${options.count} entries, ${options.rounds} rounds, ns of ${options.clock === 'cpu' ? 'processor ' : ''}time per entry\n`)
 console.log(`| | ${engines.join(' | ')} |\n|---|${engines.map(() => '---:').join('|')}|`)
 for (const operation of operations) {
   console.log(`| ${operation} | ${engines.map((e) => figure(e, operation)?.toFixed(0) ?? '–').join(' | ')} |`)

@@ -16,6 +16,7 @@ const ABSENT = 2 ** 32 - 1
 class Packer {
   constructor () {
     this.ends = new Uint32Array(BATCH)
+    this.sizes = new Uint32Array(BATCH) // of the values that come back
     this.size = 0
     this.clear()
     this.ensure(64 * 1024)
@@ -54,39 +55,36 @@ class Packer {
 
 const pool = []
 
-function withPackers (count, use) {
-  const packers = Array.from({ length: count }, () => pool.pop() ?? new Packer())
-  try {
-    return use(...packers)
-  } finally {
-    for (const packer of packers) {
-      packer.clear()
-      if (packer.size <= KEEP_BYTES) pool.push(packer)
-    }
-  }
+function giveBack (packer) {
+  packer.clear()
+  if (packer.size <= KEEP_BYTES) pool.push(packer)
 }
 
 /** The values of `keys`, in their order, undefined for those that are absent. */
 function getMany (handle, keys) {
-  const values = []
-  return withPackers(1, (packer) => {
-    const sizes = new Uint32Array(BATCH)
+  const packer = pool.pop() ?? new Packer()
+  let values = null
+  try {
     for (const key of keys) {
       packer.add(handle.key, key)
-      if (packer.isFull) fetch(handle, packer, sizes, values)
+      if (packer.isFull) values = fetch(handle, packer, values)
     }
-    if (packer.count > 0) fetch(handle, packer, sizes, values)
-    return values
-  })
+    return packer.count > 0 ? fetch(handle, packer, values) : values ?? []
+  } finally {
+    giveBack(packer)
+  }
 }
 
-function fetch (handle, packer, sizes, values) {
+// Adds the values of the packed keys to `values`, null if there are none yet.
+function fetch (handle, packer, values) {
   let { plain, ends, count } = packer
   for (;;) {
-    const result = handle.native.getMany(count, plain, ends, sizes)
+    const result = handle.native.getMany(count, plain, ends, packer.sizes)
     if (typeof result === 'number') handle.fail('getMany', result)
     const done = state[2]
-    take(handle.value, result, sizes, done, values)
+    const taken = valuesOf(handle.value, result, packer.sizes, done)
+    if (values === null) values = taken
+    else for (let i = 0; i < done; i++) values.push(taken[i])
     if (done === count) break
     // The values were so long that one call did not give them all.
     const begin = ends[done - 1]
@@ -95,17 +93,16 @@ function fetch (handle, packer, sizes, values) {
     count -= done
   }
   packer.clear()
+  return values
 }
 
-function take (codec, result, sizes, count, values) {
+function valuesOf (codec, result, sizes, count) {
   if (codec.text) {
-    for (let i = 0; i < count; i++) {
-      const text = result[i]
-      values.push(text === undefined || codec.fromText === null ? text : codec.fromText(text))
-    }
-    return
+    if (codec.fromText === null) return result
+    return result.map((text) => text === undefined ? undefined : codec.fromText(text))
   }
   const source = sourceOf(new Uint8Array(result))
+  const values = []
   for (let i = 0, at = 0; i < count; i++) {
     const size = sizes[i]
     if (size === ABSENT) {
@@ -115,6 +112,7 @@ function take (codec, result, sizes, count, values) {
     values.push(codec.read(source, at, size))
     at += Math.ceil(size / VALUE_UNIT) * VALUE_UNIT
   }
+  return values
 }
 
 const OPS = { set: 0, insert: 1, delete: 2 }
@@ -130,7 +128,9 @@ function writeMany (handle, operation, writes, outcomes) {
       throw error
     }
   }
-  return withPackers(2, (keys, values) => {
+  const keys = pool.pop() ?? new Packer()
+  const values = pool.pop() ?? new Packer()
+  try {
     const ops = new Uint8Array(BATCH)
     const results = new Uint8Array(BATCH)
     const send = () => {
@@ -171,7 +171,10 @@ function writeMany (handle, operation, writes, outcomes) {
     }
     if (keys.count > 0) send()
     return outcomes
-  })
+  } finally {
+    giveBack(keys)
+    giveBack(values)
+  }
 }
 
 module.exports = { getMany, writeMany }
