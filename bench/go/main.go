@@ -123,6 +123,7 @@ func main() {
 			check(err)
 			var result map[string]float64
 			check(json.Unmarshal(output, &result))
+			fmt.Fprintf(os.Stderr, "%s", output)
 			results[name] = append(results[name], result)
 		}
 	}

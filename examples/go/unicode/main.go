@@ -51,14 +51,13 @@ type (
 func lookUp(names *nameMap, characters *characterMap, arguments []string) {
 	unknown := 0
 	for _, argument := range arguments {
-		code, err := strconv.ParseUint(strings.TrimPrefix(argument, "U+"), 16, 32)
-		if err != nil || !strings.HasPrefix(argument, "U+") {
-			found, _, err := characters.Get(strings.ToUpper(argument))
+		code, ok := codeOf(characters, argument)
+		name := ""
+		if ok {
+			var err error
+			name, ok, err = names.Get(code)
 			check(err)
-			code = uint64(found)
 		}
-		name, ok, err := names.Get(uint32(code))
-		check(err)
 		if !ok {
 			fmt.Printf("   no character: %s\n", argument)
 			unknown++
@@ -69,6 +68,17 @@ func lookUp(names *nameMap, characters *characterMap, arguments []string) {
 	if unknown > 0 {
 		os.Exit(1)
 	}
+}
+
+// codeOf is the code point that an argument means: U+2603, or a name.
+func codeOf(characters *characterMap, argument string) (code uint32, ok bool) {
+	if digits, found := strings.CutPrefix(argument, "U+"); found {
+		code, err := strconv.ParseUint(digits, 16, 32)
+		return uint32(code), err == nil
+	}
+	code, ok, err := characters.Get(strings.ToUpper(argument))
+	check(err)
+	return code, ok
 }
 
 // compare looks every name up in the other map. BELL, for one, is the name of two: the later one is found.
