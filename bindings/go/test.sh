@@ -68,11 +68,14 @@ module() {
         sh "$root/examples/run_example.sh" twice "$work/user/user" "$root/examples/go/quickstart"
         rm "$work/user/user"
     }
-    "$go" build -o user . && used "compiled with its source"
+    "$go" build -o user .
+    used "compiled with its source"
     "$go" test "$module" # Its own tests, as anybody may run them.
-    "$go" build -ldflags '-linkmode external -extldflags "-static"' -o user . && used "as a static program"
+    "$go" build -ldflags '-linkmode external -extldflags "-static"' -o user .
+    used "as a static program"
     "$go" mod vendor
-    "$go" build -mod=vendor -o user . && used "vendored"
+    "$go" build -mod=vendor -o user .
+    used "vendored"
 
     "$1" --install "$build" --prefix "$work/prefix" > /dev/null
     PKG_CONFIG_PATH=$(dirname "$(find "$work/prefix" -name opendiskmap.pc)")
