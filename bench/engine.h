@@ -64,7 +64,7 @@ struct engine {
 
     void (*put)(void *store, const void *key, size_t key_size, const void *value, size_t value_size);
     bool (*get)(void *store, const void *key, size_t key_size, const void **value, size_t *value_size);
-    bool (*remove)(void *store, const void *key, size_t key_size);
+    bool (*remove)(void *store, const void *key, size_t key_size); // may be NULL
 
     /* Both may be NULL: the store has no such call. get_many returns how many keys it found; values[i] is NULL for the
      * others. write_many puts the whole block. */
@@ -75,6 +75,7 @@ struct engine {
     void (*forget)(const char *directory); // of a closed map: its next open builds the index
     uint64_t (*log_bytes)(void *store);
 
+    /* All three may be NULL. */
     void (*walk_begin)(void *store);
     bool (*walk_next)(void *store, const void **key, size_t *key_size, const void **value, size_t *value_size);
     void (*walk_end)(void *store);

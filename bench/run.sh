@@ -74,6 +74,7 @@ for peer in tkrzw:tkrzw:libtkrzw-dev rocksdb:rocksdb:librocksdb-dev abseil:absl_
             need "${peer##*:}" pkg-config --exists "${module%:*}" ;;
     esac
 done
+case ,$engines, in *,crate,* | *,sled,* | *,redb,*) need cargo command -v cargo ;; esac
 need python3-matplotlib python3 -c 'import matplotlib'
 if [ -n "$packages" ]; then
     if command -v apt-get > /dev/null; then

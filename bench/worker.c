@@ -349,7 +349,10 @@ static void phase_load(const struct job *job)
     measure_reads("get", store, pass_get, &data.order, before);
     measure_reads("get_miss", store, pass_get, &data.absent, (struct tally){0, 0});
     if (bench_engine.get_many) measure_reads("get_many", store, pass_get_many, &data.order, before);
-    measure_reads("iterate", store, pass_walk, &data.load, (struct tally){data.load.count, data.load_sum});
+    if (bench_engine.walk_begin) {
+        struct tally all = {data.load.count, data.load_sum};
+        measure_reads("iterate", store, pass_walk, &data.load, all);
+    }
 
     if (!bench_engine.reads_only) {
         measure_latency("get", store, &data.order, false);
@@ -391,6 +394,7 @@ static void phase_killed(const struct job *job)
 
 static void phase_remove(const struct job *job)
 {
+    if (!bench_engine.remove) return;
     struct data data;
     data_make(&data, job->workload, job->seed, job->size, job->operations);
     struct engine_setup setup = setup_of(job, 0);
