@@ -75,7 +75,8 @@ for peer in tkrzw:tkrzw:libtkrzw-dev rocksdb:rocksdb:librocksdb-dev abseil:absl_
     esac
 done
 case ,$engines, in *,crate,* | *,sled,* | *,redb,*) need cargo command -v cargo ;; esac
-need python3-matplotlib python3 -c 'import matplotlib'
+python=/usr/bin/python3 # apt's: another may not see what apt installs
+need python3-matplotlib "$python" -c 'import matplotlib'
 if [ -n "$packages" ]; then
     if command -v apt-get > /dev/null; then
         sudo=
@@ -100,5 +101,10 @@ directory=$(mktemp -d "$parent/odm_bench.XXXXXX")
 trap 'rm -rf "$directory"' EXIT
 trap 'exit 1' HUP INT TERM
 
+plots=${json%.jsonl}-plots
 "$build/bench/bench_runner" --dir "$directory" --engines "$engines" --json "$json" "$@"
 echo "raw numbers: $json" >&2
+if "$python" -c 'import matplotlib' 2> /dev/null; then
+    "$python" "$root/bench/plot.py" "$json" "$plots"
+    echo "plots: $plots" >&2
+fi
