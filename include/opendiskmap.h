@@ -107,7 +107,7 @@ enum {
     ODM_MUST_CREATE = 4,     /* ODM_EXISTS instead of opening a map that is there */
     ODM_VERIFY_READS = 8,    /* check both checksums of a record whenever it is read */
     ODM_ANY_FILE_SYSTEM = 16, /* also where the promises do not hold: network and layered file systems, no reservation */
-    ODM_SALVAGE = 32         /* keep what is whole of a damaged map (not in this version: ODM_E_UNSUPPORTED) */
+    ODM_SALVAGE = 32         /* if the map is damaged, keep what is whole of it: see odm_open */
 };
 
 /* The operations of odm_write_many. */
@@ -198,9 +198,9 @@ typedef struct odm_statistics {
     uint64_t lock_waits;            /* times a writer had to sleep for a lock, since boot */
     uint64_t compacted_bytes;       /* bytes compaction has moved, since boot */
     uint64_t compaction_stopped_at; /* address of a damaged record that compaction will not pass, or 0 */
-    uint64_t recovery_records;      /* records of the log that the last rebuild read */
+    uint64_t recovery_records;      /* records of the log that the last rebuild read, or salvage kept */
     uint64_t recovery_bytes_cut;    /* bytes it left out, because they were not whole or lay behind such */
-    uint64_t recovery_from;         /* address at which it cut the log, or 0 */
+    uint64_t recovery_from;         /* address at which it cut the log, or met the first damage, or 0 */
     uint32_t recovery_kind;         /* ODM_RECOVERY_... */
     uint32_t sync_failed;           /* 1 after a failed sync: every sync fails until odm_compact has mended it */
 } odm_statistics;
@@ -211,9 +211,9 @@ typedef struct odm_report {
     uint32_t reserved;
     uint64_t records;     /* read */
     uint64_t bytes;       /* of the log, read */
-    uint64_t bad_records; /* of these, not whole */
-    uint64_t bad_slots;   /* of the index, naming no record or the wrong one */
-    uint64_t bad_number;  /* segment number of the first bad record or slot */
+    uint64_t bad_records; /* of these, not whole; a missing segment file counts as one */
+    uint64_t bad_slots;   /* of the index, naming no record or the wrong one; by how much counts differ from the slots, too */
+    uint64_t bad_number;  /* the first damage: number of its segment file; 0: it is in the file `index` */
     uint64_t bad_offset;  /* and its offset in that file, bytes */
 } odm_report;
 
@@ -233,10 +233,17 @@ ODM_API odm_status odm_options_init(odm_options *options, size_t struct_size);
 /* Opens the map in the directory `path`, or makes it. path NULL: a new map in memory, seen by this process only; it can not
  * be asked to be read-only or to exist.
  *
- * Opening takes no time that grows with the map, unless the index has to be rebuilt from the log: after power loss, or when
- * the files are a copy. Rebuilding reads the log at some 0.5 GB/s; other openers wait for it as long as its process lives.
+ * Opening takes no time that grows with the map, unless the index has to be rebuilt from the log: after power loss, after a
+ * reboot if the map was not closed in good order or its log is short (64 MiB), or when the files are a copy made while it was
+ * written. Rebuilding reads the log at some 0.5 GB/s; other openers wait for it as long as its process lives.
  * Whatever a rebuild lost is in odm_stat. Many processes may open, and make, one map at once. A map made by root belongs to
  * the owner of its directory.
+ *
+ * ODM_SALVAGE: everything is looked at first, as odm_verify does. If nothing is damaged the map is opened as ever. Else what is
+ * whole is copied to a new map, in the directory `path`.salvaged until it is complete; then it gets the name `path`, and the
+ * damaged map, of which not a byte is changed, lies in `path`.damaged (or .damaged.1, ...). Records that are not whole are left
+ * out; so a key may have an older value again, or be there although it was removed. odm_stat tells how much was left out, and
+ * from where. Needs as much disk space as the map takes, and that nobody else has it open.
  *
  * options NULL: the defaults. error NULL: no detail. On failure *map is NULL and no map was changed. A map that could not be
  * made leaves nothing, or an empty directory, `log` or map, which the next open takes up.
@@ -253,8 +260,8 @@ ODM_API odm_status odm_options_init(odm_options *options, size_t struct_size);
  *   ODM_E_VERSION     made by a newer version, with another hash, or on a machine of the other byte order
  *   ODM_E_READ_ONLY   opened for writing on a read-only file system
  *   ODM_E_MISMATCH    the map was made with another schema, or without one: the message shows both
- *   ODM_E_BUSY        wait_ms UINT32_MAX, and the map is just being made or rebuilt
- *   ODM_E_UNSUPPORTED a network or layered file system without ODM_ANY_FILE_SYSTEM; or ODM_SALVAGE */
+ *   ODM_E_BUSY        wait_ms UINT32_MAX, and the map is just being made or rebuilt; ODM_SALVAGE, and it is open elsewhere
+ *   ODM_E_UNSUPPORTED a network or layered file system without ODM_ANY_FILE_SYSTEM */
 ODM_API odm_status odm_open(const char *path, const odm_options *options, odm_map **map, odm_error *error);
 
 /* Makes *dup another handle on the same map, for another thread. This call is a use of `map`; afterwards the two know
@@ -264,9 +271,14 @@ ODM_API odm_status odm_open(const char *path, const odm_options *options, odm_ma
 ODM_API odm_status odm_dup(odm_map *map, odm_map **dup, odm_error *error);
 
 /* Ends the handle and the slices it gave out; its iterators then answer ODM_E_INVALID and must still be closed. NULL is
- * fine. Always frees the handle. Closing is no sync.
+ * fine. Always frees the handle, whatever it returns.
  *
- *   ODM_OK */
+ * Closing a short map is no sync. The last writer to close one whose log exceeds 64 MiB, or that odm_compact was called for, makes
+ * all of it durable and stamps it: then the next open has nothing to do, after a reboot, on another machine, from media that can
+ * not be written. That takes as long as writing the changed pages of the index does.
+ *
+ *   ODM_OK            also where no stamp is due: others have the map open, or a sync has failed
+ *   any other         the stamp could not be written, so a later open may rebuild the index; nothing returned is lost */
 ODM_API odm_status odm_close(odm_map *map);
 
 /* Returns when everything that any process put or removed before the call survives power loss.
@@ -419,7 +431,9 @@ ODM_API odm_status odm_schema(odm_map *map, const void **schema, size_t *size);
 ODM_API odm_status odm_stat(odm_map *map, odm_statistics *statistics);
 
 /* Long work. progress NULL: all at once, ODM_OK when finished. Else about progress->max_ms of work a call: ODM_OK = call
- * again, ODM_DONE = finished; to cancel, do not call again. No lock is held between calls. */
+ * again, ODM_DONE = finished; to cancel, do not call again. No lock is held between calls. Between the calls of odm_verify and
+ * odm_backup the handle keeps segment files they need, as if they were slices; a refresh of the handle, other long work on it, an
+ * error and closing end such work, and going on with it is ODM_E_INVALID: begin anew, with a progress of zeros. */
 
 /* Reclaims all dead bytes: what is live is written anew, the files it lay in go. Writers do this by themselves, a little with
  * each write, as far as is needed to keep the log within twice the live bytes or 64 MiB above them, whichever is more; this
@@ -437,14 +451,32 @@ ODM_API odm_status odm_stat(odm_map *map, odm_statistics *statistics);
  *   ODM_E_NO_SPACE, ODM_E_NO_MEMORY, ODM_E_UNSUPPORTED (a map in memory, in a forked child) */
 ODM_API odm_status odm_compact(odm_map *map, odm_progress *progress, odm_error *error);
 
-/* Reads every record and checks every checksum and every slot.
+/* Looks at everything: reads every record up to the present end of the log and checks its checksums, then looks at every slot of
+ * the index and at its counts. Others may write meanwhile; nothing healthy is reported. Changes nothing, but that what a dead
+ * writer left half done may be mended on the way. *report (NULL: none) is filled in by every call; with damage it goes on to the
+ * end.
  *
- *   ODM_E_UNSUPPORTED in this version */
+ *   ODM_OK            progress NULL: all is sound; else: call again
+ *   ODM_DONE          finished, and all is sound
+ *   ODM_E_CORRUPT     finished, and something is damaged: *report says how much, the message what the first is and where
+ *   ODM_E_INVALID     struct_size is not set, or the work has ended (see above)
+ *   ODM_E_BUSY        a live writer held a stripe for longer than wait_ms
+ *   ODM_E_NO_MEMORY, ODM_E_IO */
 ODM_API odm_status odm_verify(odm_map *map, odm_report *report, odm_progress *progress, odm_error *error);
 
-/* Copies the map to the directory `path`, which must be absent or empty, consistently and while others write.
+/* Copies the map to the directory `path`, while others write: as it is at the first call, with each write that had returned by then
+ * and none that began later. What is copied is checked. The copy is durable, and stamped: it opens at once, anywhere. So a map in
+ * memory comes to disk. `path` is absent, empty, or holds what a backup that was killed has left; until all is copied it is no
+ * map, and if it fails or is given up nothing stays. In the calls after the first `path` is not looked at.
  *
- *   ODM_E_UNSUPPORTED in this version */
+ *   ODM_OK            progress NULL: finished; else: call again
+ *   ODM_DONE          finished
+ *   ODM_EXISTS        there is a map at `path`
+ *   ODM_E_INVALID     `path` is no directory or has other files in it; struct_size is not set; the work has ended (see above)
+ *   ODM_E_CORRUPT     a damaged record, which is named
+ *   ODM_E_BUSY        another backup is just being made there
+ *   ODM_E_UNSUPPORTED `path` lies on a network or layered file system, and the map was opened without ODM_ANY_FILE_SYSTEM
+ *   ODM_E_NO_SPACE, ODM_E_NO_MEMORY, ODM_E_IO */
 ODM_API odm_status odm_backup(odm_map *map, const char *path, odm_progress *progress, odm_error *error);
 
 #if defined(__cplusplus) && !defined(OPENDISKMAP_CDEF)
