@@ -215,4 +215,13 @@ void data_make(struct data *data, const struct workload *workload, uint64_t seed
         data->order_sum_after += touch(value, value_size);
     }
     free(indexes);
+
+    list_make(&data->again, workload, operations);
+    indexes = permutation(operations, operations, mix(seed + 5));
+    for (size_t i = 0; i < operations; i++) {
+        size_t key_size;
+        const uint8_t *key = list_key(&data->order, indexes[i], &key_size);
+        list_append(&data->again, workload, key, key_size, mix(seed + 6));
+    }
+    free(indexes);
 }

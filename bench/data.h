@@ -63,6 +63,7 @@ static inline uint64_t touch(const void *value, uint64_t value_size)
 struct data {
     struct list load;          // what is in the map, in the order it was put
     struct list order;         // `operations` of these keys in another, random order, with other values: for updates
+    struct list again;         // order's keys in a third order, with yet other values
     struct list absent;        // `operations` keys that are not in the map
     uint64_t load_bytes;       // keys and values
     uint64_t load_sum;         // of touch, over load's values

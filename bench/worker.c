@@ -361,7 +361,7 @@ static void phase_load(const struct job *job)
         for (uint64_t written = 0; written < data.load.count * 2; written += data.order.count) {
             pass_put(store, &data.order);
         }
-        measure_writes("update_steady", store, pass_put, &data.order);
+        measure_writes("update_steady", store, pass_put, &data.again);
         measure_latency("put", store, &data.order, true);
         measure_disk("disk_steady", job->directory, data.load_bytes);
         check_reads("update", store, &data.order, (struct tally){data.order.count, data.order_sum_after});
@@ -385,15 +385,6 @@ static void phase_reopen(const struct job *job)
     raise(SIGKILL);
 }
 
-/* As many keys as `order` has, in the order of the load. By now the updates have written everything in that of `order`, so to
- * read that once more would be to read a log from its begin to its end. */
-static struct list put_order(const struct data *data)
-{
-    struct list list = data->load;
-    list.count = data->order.count;
-    return list;
-}
-
 static void phase_killed(const struct job *job)
 {
     struct data data;
@@ -409,12 +400,11 @@ static void phase_remove(const struct job *job)
     struct engine_setup setup = setup_of(job, 0);
     void *store = bench_engine.open(&setup);
     uint64_t start_ns = now_ns();
-    struct list list = put_order(&data);
-    uint64_t removed = pass_remove(store, &list);
+    uint64_t removed = pass_remove(store, &data.again);
     bench_engine.writes_end(store);
-    report_ns("remove", now_ns() - start_ns, list.count);
-    if (removed != list.count) bench_die("%s: remove: keys were missing", bench_engine.name);
-    check_reads("remove", store, &list, (struct tally){0, 0});
+    report_ns("remove", now_ns() - start_ns, data.again.count);
+    if (removed != data.again.count) bench_die("%s: remove: keys were missing", bench_engine.name);
+    check_reads("remove", store, &data.again, (struct tally){0, 0});
     bench_engine.close(store);
 }
 
@@ -549,15 +539,15 @@ static void phase_parallel(const struct job *job)
     if (cores > WORKERS_MAX) cores = WORKERS_MAX;
     struct engine_setup setup = setup_of(job, 0);
     void *store = bench_engine.open(&setup);
-    struct list reads = put_order(&data);
+    // Not in the order in which they were written last: that would be to read a log from its begin to its end.
     for (unsigned count = 1; count <= cores; count *= 2) {
-        measure_threads(store, &reads, count, false);
+        measure_threads(store, &data.again, count, false);
         measure_threads(store, &data.order, count, true);
     }
     bench_engine.close(store);
     if (!bench_engine.processes) return;
     for (unsigned count = 1; count <= cores; count *= 2) {
-        measure_processes(job, &reads, count, false);
+        measure_processes(job, &data.again, count, false);
         measure_processes(job, &data.order, count, true);
     }
 }
