@@ -40,7 +40,12 @@ enum { STAMP_LOG_BYTES_MIN = 1024 * 1024 };
 #else
 enum { CHUNK_SLOT_BITS = 12, FIRST_CHUNK_SLOT_BITS = 8, COLD_HASH_BITS = 20 };
 enum { SLOT_NUMBER_BITS = 16, FIRST_NUMBER = 1 };
-enum { SEGMENT_SIZE_MIN = 64 * 1024, SEGMENTS_PER_LOG = 64, SEGMENTS_PER_SMALL_LOG = 16, SEGMENT_SIZE_HOT = 1024 * 1024 };
+enum {
+    SEGMENT_SIZE_MIN = 64 * 1024,
+    SEGMENTS_PER_LOG = 64,
+    SEGMENTS_PER_SMALL_LOG = 16,
+    SEGMENT_SIZE_HOT = 1024 * 1024
+};
 enum { STAMP_LOG_BYTES_MIN = 64 * 1024 * 1024 }; // a longer log is worth a stamp when the map is closed
 #endif
 
