@@ -49,7 +49,9 @@ const rounds = new Map(engines.map((engine) => [engine, []]))
 for (let round = 0; round < Number(options.rounds); round++) {
   for (const engine of engines) {
     process.stderr.write(`round ${round + 1}: ${engine}\n`)
-    rounds.get(engine).push(runOnce(engine))
+    const results = runOnce(engine)
+    process.stderr.write(`${JSON.stringify(results)}\n`) // Not lost if a later one fails.
+    rounds.get(engine).push(results)
   }
 }
 
