@@ -165,6 +165,13 @@ void odm__lock_give(const struct lock_client *client, struct lock_line *lock)
     if (last & WAITERS) (void)odm__os.futex_wake(&lock->word, 1);
 }
 
+bool odm__lock_is_at_rest(struct lock_line *lock)
+{
+    // Acquire: partner of the release in odm__lock_give.
+    uint64_t seen = atomic_load_explicit(&lock->word, memory_order_acquire);
+    return word_number(seen) == 0 && atomic_load_explicit(&lock->dirty, memory_order_relaxed) == 0;
+}
+
 bool odm__lock_is_mine(const struct lock_client *client, struct lock_line *lock)
 {
     uint64_t seen = atomic_load_explicit(&lock->word, memory_order_relaxed);

@@ -46,6 +46,9 @@ odm_status odm__lock_take(const struct lock_client *client, struct lock_line *lo
 void odm__lock_mended(struct lock_line *lock);
 void odm__lock_give(const struct lock_client *client, struct lock_line *lock);
 
+/* Whether nobody has it, and nobody died over it. */
+bool odm__lock_is_at_rest(struct lock_line *lock);
+
 /* For assertions. */
 bool odm__lock_is_mine(const struct lock_client *client, struct lock_line *lock);
 

@@ -188,6 +188,12 @@ odm_status odm__stamp_put(const struct log *log, const struct meta *meta, struct
     return status;
 }
 
+/* What is read of `meta` may be in memory only. */
+static odm_status meta_make_durable(const struct meta *meta, odm_error *error)
+{
+    return odm__os.sync_data(meta->fd) == 0 ? ODM_OK : odm__fail_sync(error, "meta");
+}
+
 /* The caller holds the sync lock. */
 static odm_status stamp_withdraw_locked(const struct log *log, const struct meta *meta, struct index_file *index,
                                         odm_error *error)
@@ -210,13 +216,18 @@ static odm_status stamp_withdraw_locked(const struct log *log, const struct meta
 odm_status odm__stamp_withdraw(const struct log *log, const struct meta *meta, const struct lock_client *client,
                                struct index_file *index, uint32_t wait_ms, odm_error *error)
 {
+    struct lock_line *line = &client->file->sync;
     struct meta_slot slot;
     odm_status status = odm__meta_read_slot(meta, &slot, error);
-    if (status != ODM_OK || stamp_is_none(slot.stamp)) return status;
-    bool mend; // A dead owner left nothing that matters here; the next who syncs is still told of it.
-    status = odm__lock_take(client, &client->file->sync, wait_ms, "the sync lock", &mend, error);
     if (status != ODM_OK) return status;
-    status = stamp_withdraw_locked(log, meta, index, error);
-    odm__lock_give(client, &client->file->sync);
+    // It is gone, but maybe not yet on disk: who withdrew it may be about to sync that, or have died before he could. Asked after
+    // the slot was read: who has written it by then still has the lock, or has synced it.
+    if (stamp_is_none(slot.stamp)) return odm__lock_is_at_rest(line) ? ODM_OK : meta_make_durable(meta, error);
+    bool mend; // What else a dead owner left, the next who syncs is still told of.
+    status = odm__lock_take(client, line, wait_ms, "the sync lock", &mend, error);
+    if (status != ODM_OK) return status;
+    if (mend) status = meta_make_durable(meta, error);
+    if (status == ODM_OK) status = stamp_withdraw_locked(log, meta, index, error);
+    odm__lock_give(client, line);
     return status;
 }

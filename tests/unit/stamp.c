@@ -235,6 +235,60 @@ Test(stamp, is_withdrawn_by_every_kind_of_write)
     }
 }
 
+static int die_in_sync(int fd)
+{
+    (void)fd;
+    _exit(7);
+}
+
+static int stand_in_sync(int fd)
+{
+    (void)fd;
+    sleep(30); // It is killed before.
+    _exit(7);
+}
+
+static int (*first_sync)(int fd);
+
+static void write_first(void *path)
+{
+    odm_map *map;
+    must(odm_open(path, NULL, &map, NULL) == ODM_OK);
+    odm__os.sync_data = first_sync;
+    (void)odm_put(map, "key", 3, "1", 1);
+    _exit(1);
+}
+
+/* Who withdraws a stamp has noted that in `meta`, but only in memory: he is syncing it, or died before he did. Nobody else may
+ * write before it is on disk; else power loss would leave a stamp that stands, and an index that is half written. */
+Test(stamp, is_gone_only_when_that_is_on_disk)
+{
+    for (int dies = 0; dies < 2; dies++) {
+        const char *path = stamped_map();
+        odm_map *map = open_map(path), *other = open_map(path);
+        first_sync = dies ? die_in_sync : stand_in_sync;
+        pid_t child = start_child(write_first, (void *)(uintptr_t)path);
+        while (is_stamped(path)) usleep(1000);
+        if (dies) waitpid(child, NULL, 0);
+        syncs = 0;
+        odm__os.sync_data = sync_counted;
+        put(map, "a", "1");
+        cr_assert_eq(syncs, 1, "written to while the stamp may stand on disk");
+        put(map, "b", "1");
+        if (!dies) kill_child(child);
+        ok(odm_sync(map, NULL)); // What the dead has left is mended.
+        syncs = 0;
+        odm_map *dup;
+        ok(odm_dup(other, &dup, NULL));
+        put(dup, "c", "1");
+        cr_assert_eq(syncs, 0);
+        odm__os.sync_data = real_os()->sync_data;
+        odm_close(dup);
+        odm_close(other);
+        ok(odm_close(map));
+    }
+}
+
 /* ---- copies ------------------------------------------------------------------------------------------------------- */
 
 /* A copy of a stamped map opens at once, read-only and for writing; its log goes on in a new segment, because behind the tail of a
