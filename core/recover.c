@@ -182,6 +182,7 @@ struct rebuild {
     uint64_t end;        // where the log ends
     uint64_t position;   // of the end: bytes since the map was made
     uint64_t number_max; // the highest number seen, in a file or in the lock file
+    uint64_t capacity;   // entries to make room for from the start
     struct pending {
         struct record record;
         uint64_t hash;
@@ -210,8 +211,11 @@ static bool intent_names(const struct rebuild *rebuild, uint64_t address)
 
 static void stripe_count_add(struct stripe *stripe, uint64_t count, uint64_t live_bytes)
 {
-    atomic_fetch_add_explicit(&stripe->count, count, memory_order_relaxed);
-    atomic_fetch_add_explicit(&stripe->live_bytes, live_bytes, memory_order_relaxed);
+    // Loads and stores, not additions in one: nobody else sees this index yet.
+    count += atomic_load_explicit(&stripe->count, memory_order_relaxed);
+    live_bytes += atomic_load_explicit(&stripe->live_bytes, memory_order_relaxed);
+    atomic_store_explicit(&stripe->count, count, memory_order_relaxed);
+    atomic_store_explicit(&stripe->live_bytes, live_bytes, memory_order_relaxed);
 }
 
 static odm_status replay_clear(struct rebuild *rebuild, odm_error *error)
@@ -427,8 +431,7 @@ static odm_status rebuild_run(struct rebuild *rebuild, const struct directory *d
     rebuild->records = 0;
     rebuild->torn = false;
     for (size_t i = 0; i < rebuild->chain.count; ++i) rebuild->chain.links[i].in_log = false;
-    odm_status status =
-        odm__index_create(directory, name, &store->meta.fixed, store->meta.fixed.capacity, index, error);
+    odm_status status = odm__index_create(directory, name, &store->meta.fixed, rebuild->capacity, index, error);
     if (status != ODM_OK) return status;
     struct index_header *header = (void *)(*index)->base;
     atomic_store(&header->head, rebuild->slot.head);
@@ -481,6 +484,24 @@ static void rebuild_report(const struct rebuild *rebuild, struct index_file *ind
     header->recovery_bytes_cut = cut;
     bool seen_cut = !rebuild->kept && (rebuild->torn || cut != 0);
     header->recovery_from = seen_cut ? rebuild->end : 0;
+}
+
+/* How many entries to make room for: what the map was made for, or as many as the index that can not be trusted had; so the new
+ * one need not grow by splitting every chunk again and again. A number that the log has no room for is none. */
+static uint64_t capacity_for(const struct rebuild *rebuild, const struct index_file *old)
+{
+    const struct meta_fixed *fixed = &rebuild->store->meta.fixed;
+    uint64_t capacity = fixed->capacity, log_bytes = 0, count = 0;
+    for (size_t i = 0; i < rebuild->chain.count; ++i) {
+        if (rebuild->chain.links[i].whole) log_bytes += rebuild->chain.links[i].size;
+    }
+    const struct stripe *stripes = old == NULL ? NULL : (const void *)(old->base + INDEX_STRIPES_OFFSET);
+    for (uint32_t i = 0; stripes != NULL && i < fixed->stripes; ++i) {
+        uint64_t more = atomic_load_explicit(&stripes[i].count, memory_order_relaxed);
+        if (more > log_bytes / RECORD_HEADER_SIZE - count) return capacity;
+        count += more;
+    }
+    return count > capacity ? count : capacity;
 }
 
 static void rebuild_free(struct rebuild *rebuild)
@@ -765,6 +786,7 @@ static odm_status rebuild_writable(struct store *store, struct found_files *foun
         uint64_t next = atomic_load(&lock->next_number);
         if (next < address_number(rebuild.slot.head) + SEGMENT_SPAN_MAX) rebuild.number_max = next;
     }
+    rebuild.capacity = capacity_for(&rebuild, found->index);
     if (status == ODM_OK) status = rebuild_index(&rebuild, &store->directory, INDEX_NEW_NAME, lock, &index, error);
     if (status == ODM_OK) {
         status = rebuild_replace(store, &rebuild, found, index, error);
@@ -1092,7 +1114,7 @@ static odm_status hold_segments_of(const struct rebuild *rebuild, odm_error *err
 
 static odm_status build_private_from(struct store *store, const struct meta_slot *slot, odm_error *error)
 {
-    struct rebuild rebuild = {.store = store, .slot = *slot};
+    struct rebuild rebuild = {.store = store, .slot = *slot, .capacity = store->meta.fixed.capacity};
     struct index_file *index = NULL;
     odm_status status = odm__log_chain(&store->log, slot->head, &rebuild.chain, error);
     if (status == ODM_OK) status = check_fresh(&rebuild, error);
