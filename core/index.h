@@ -195,7 +195,7 @@ static inline void odm__probe_start(const struct index *index, uint64_t word, ui
     probe->tag = hash_tag(hash);
     probe->mask = mask;
     probe->line = hash_home(hash) & mask;
-    probe->lines = (mask + 1) / LINE_SLOTS;
+    probe->lines = (mask + LINE_SLOTS) / LINE_SLOTS; // Rounded up: a damaged word may stand for less than a line.
     probe->matches = odm__line_matches(&probe->slots[probe->line], probe->tag);
 }
 
