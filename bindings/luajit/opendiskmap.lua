@@ -139,7 +139,7 @@ end
 --- What maps use to encode; or nil and why there is none.
 local function codecs_of(key, value)
     local codecs = {}
-    codecs.encode_key, codecs.decode_key = key.codec()
+    codecs.encode_key, codecs.decode_key = (key.key_codec or key.codec)()
     if not codecs.encode_key then
         return nil, codecs.decode_key
     end

@@ -5,9 +5,12 @@
 --   encode(value)       -> bytes, size; or nil and what was expected. The bytes are good until the next encode of the pair
 --   decode(bytes, size) -> value; or nil and what is wrong with the bytes. The value is a copy
 --
+-- key_codec(), where there is one, makes the pair for keys instead.
+--
 -- and, where a value can be used in place, a third, view(bytes, size, owner) -> what Map:view hands to its function.
 
 local ffi = require("ffi")
+local band = require("bit").band
 
 local cast, istype, new, typeof, string_at = ffi.cast, ffi.istype, ffi.new, ffi.typeof, ffi.string
 local type = type
@@ -32,14 +35,14 @@ end
 -- ---- numbers --------------------------------------------------------------------------------------------------------
 
 --- A codec for `ctype` of `size` bytes: accept(value) -> the number or cdata to store; or nil and what was expected.
--- give(stored) -> the value to hand out; or nil and what is wrong with it.
-local function scalar(name, ctype, size, accept, give, schema_name)
+-- read(pointer, i) -> the value to hand out for element i of a ctype array; or nil and what is wrong with it. accept_key: of keys.
+local function scalar(name, ctype, size, accept, read, schema_name, accept_key)
     local array, pointer = typeof(ctype .. "[1]"), typeof("const " .. ctype .. " *")
     local wrong_size = ("%s has %d byte%s"):format(name, size, size == 1 and "" or "s")
-    local made = encoding(name, function()
+    local function codec(accept_value)
         local buffer = new(array)
         local function encode(value)
-            local stored, expected = accept(value)
+            local stored, expected = accept_value(value)
             if stored == nil then
                 return nil, expected
             end
@@ -50,17 +53,25 @@ local function scalar(name, ctype, size, accept, give, schema_name)
             if bytes_size ~= size then
                 return nil, wrong_size
             end
-            return give(cast(pointer, bytes)[0])
+            return read(cast(pointer, bytes), 0)
         end
         return encode, decode, function(bytes)
             return cast(pointer, bytes)
         end
+    end
+    local made = encoding(name, function()
+        return codec(accept)
     end, schema_name)
-    made.ctype, made.size, made.accept, made.give = ctype, size, accept, give
+    if accept_key then
+        function made.key_codec()
+            return codec(accept_key)
+        end
+    end
+    made.ctype, made.size, made.accept, made.read = ctype, size, accept, read
 end
 
-local function itself(value)
-    return value
+local function element(pointer, i)
+    return pointer[i]
 end
 
 local function integer(name, ctype, size, low, high)
@@ -71,7 +82,7 @@ local function integer(name, ctype, size, low, high)
             return value
         end
         return nil, expected
-    end, itself)
+    end, element)
 end
 
 integer("u8", "uint8_t", 1, 0, 2 ^ 8 - 1)
@@ -91,7 +102,7 @@ scalar("u64", "uint64_t", 8, function(value)
         return value
     end
     return nil, u64_expected
-end, itself)
+end, element)
 
 local i64_expected = "an int64_t, or an integer from -(2^53 - 1) to 2^53 - 1"
 scalar("i64", "int64_t", 8, function(value)
@@ -103,7 +114,7 @@ scalar("i64", "int64_t", 8, function(value)
         return value
     end
     return nil, i64_expected
-end, itself)
+end, element)
 
 local u53_expected = "an integer from 0 to 2^53 - 1"
 scalar("u53", "uint64_t", 8, function(value)
@@ -111,8 +122,8 @@ scalar("u53", "uint64_t", 8, function(value)
         return value
     end
     return nil, u53_expected
-end, function(stored)
-    local value = tonumber(stored)
+end, function(pointer, i)
+    local value = tonumber(pointer[i])
     if value > SAFE_MAX then
         return nil, "the number is beyond 2^53 - 1: read it as u64"
     end
@@ -125,15 +136,47 @@ local function accept_number(value)
     end
     return nil, "a number"
 end
-scalar("f32", "float", 4, accept_number, itself)
-scalar("f64", "double", 8, accept_number, itself)
+
+-- LuaJIT keeps what is no number in the bits of NaNs: one that comes from outside could pass for any object, at any address.
+-- So it is told by its bits, before it is loaded as a number, and handed out as LuaJIT's own.
+local word_pointer = typeof("const uint32_t *")
+local NAN = cast("const double *", new("uint64_t[1]", 0x7ff8000000000000ULL))[0]
+
+--- As keys, 0 and -0 are one, and so are all NaN.
+local function accept_number_key(value)
+    if type(value) ~= "number" then
+        return nil, "a number"
+    elseif value == 0 then
+        return 0
+    elseif value ~= value then
+        return NAN
+    end
+    return value
+end
+
+scalar("f32", "float", 4, accept_number, function(pointer, i)
+    if band(cast(word_pointer, pointer)[i], 0x7fffffff) > 0x7f800000 then
+        return NAN
+    end
+    return pointer[i]
+end, nil, accept_number_key)
+
+scalar("f64", "double", 8, accept_number, function(pointer, i)
+    local words = cast(word_pointer, pointer)
+    local high = band(words[2 * i + 1], 0x7fffffff)
+    if high >= 0x7ff00000 and (high > 0x7ff00000 or words[2 * i] ~= 0) then
+        return NAN
+    end
+    return pointer[i]
+end, nil, accept_number_key)
 
 scalar("bool", "uint8_t", 1, function(value)
     if type(value) == "boolean" then
         return value and 1 or 0
     end
     return nil, "true or false"
-end, function(stored)
+end, function(pointer, i)
+    local stored = pointer[i]
     if stored > 1 then
         return nil, "a bool is 0 or 1"
     end
@@ -184,6 +227,7 @@ encoding("json", function()
         return nil, "the encoding json needs lua-cjson, and require('cjson') did not find it"
     end
     cjson = cjson.new()
+    cjson.decode_invalid_numbers(false) -- NaN, Infinity and hexadecimal are no JSON.
     return text_codec(function(value)
         if value == nil then
             return nil, "something JSON can hold; for null take cjson.null"

@@ -251,7 +251,7 @@ function Map:increment(key, by)
     end
     code = C.odm_entry_put(handle, bytes, size, stored, self.value.size, version_out[0])
     if code == OK then
-        return self.value.give(stored[0])
+        return self.value.read(stored, 0)
     elseif code == EXISTS or code == CONFLICT then
         return self:increment(key, by)
     end

@@ -47,7 +47,7 @@ end
 
 --- Reads "id:u32,name:str": the fields, the size of the part before the payloads, and the name for the schema.
 local function parse(text)
-    local fields, by_name, spelt = {}, {}, {}
+    local fields, by_name, spelt, has_payloads = {}, {}, {}, false
     local at, alignment = 0, 1
     for part in (text .. ","):gmatch("([^,]*),") do
         local name, kind = part:match("^([%a_][%w_]*):([%w_%[%]]+)$")
@@ -63,6 +63,7 @@ local function parse(text)
             return nil, ("field '%s': there is no type '%s' for fields"):format(name, kind)
         end
         alignment = math.max(alignment, field.alignment)
+        has_payloads = has_payloads or not field.scalar
         fields[#fields + 1], by_name[name] = field, field
         spelt[#spelt + 1] = name .. ":" .. field.type
     end
@@ -70,6 +71,7 @@ local function parse(text)
         fields = fields,
         by_name = by_name,
         fixed_size = round_up(at, alignment),
+        has_payloads = has_payloads,
         schema_name = "struct{" .. table.concat(spelt, ",") .. "}",
     }
 end
@@ -103,10 +105,11 @@ function array_methods.ipairs(array)
     end, nil, 0
 end
 
---- The class of arrays of an element type: array[1] is the first; array.count; array.pointer for C's manners, from 0.
+--- The class of arrays of a field: array[1] is the first; array.count; array.pointer for C's manners, from 0.
 -- They end with their view.
-local function array_class(element)
-    local pointer, give = typeof("const " .. element.ctype .. " *"), element.give
+local function array_class(field)
+    local element = field.element
+    local pointer, read = typeof("const " .. element.ctype .. " *"), element.read
     local class = {}
     function class.__index(array, i)
         if type(i) ~= "number" then
@@ -116,9 +119,9 @@ local function array_class(element)
             return ended()
         end
         if i >= 1 and i <= array.count and i % 1 == 0 then
-            local value, problem = give(array.pointer[i - 1])
+            local value, problem = read(array.pointer, i - 1)
             if value == nil then
-                error(problem, 2)
+                error(("field '%s', element %d: %s"):format(field.name, i, problem), 2)
             end
             return value
         end
@@ -134,20 +137,20 @@ end
 local function getter_of(field)
     local offset = field.offset
     if field.scalar then
-        local pointer, give = typeof("const " .. field.scalar.ctype .. " *"), field.scalar.give
+        local pointer, read = typeof("const " .. field.scalar.ctype .. " *"), field.scalar.read
         return function(view)
             local bytes = view[1]
             if not bytes then
                 return ended()
             end
-            local value, problem = give(cast(pointer, bytes + offset)[0])
+            local value, problem = read(cast(pointer, bytes + offset), 0)
             if value == nil then
                 error(("field '%s': %s"):format(field.name, problem), 3)
             end
             return value
         end
     end
-    local array, element_size = field.element and array_class(field.element), field.element_size
+    local array, element_size = field.element and array_class(field), field.element_size
     return function(view)
         local bytes, size = view[1], view[2]
         if not bytes then
@@ -327,6 +330,8 @@ local function codec(layout, class)
     local function view(bytes, size, owner)
         if size < fixed_size then
             return nil, ("%d bytes are too few"):format(size)
+        elseif size > fixed_size and not layout.has_payloads then
+            return nil, ("%d bytes are too many"):format(size)
         end
         return setmetatable({ cast(bytes_pointer, bytes), size, owner }, class)
     end
