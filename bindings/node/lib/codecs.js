@@ -180,7 +180,9 @@ const bool = new Codec('bool', {
   },
   read (source, start, size) {
     if (size !== 1) throw wrongSize('bool', size, 1)
-    return source.bytes[start] !== 0
+    const byte = source.bytes[start]
+    if (byte > 1) throw rangeError(`a bool is the byte 0 or 1, but the map holds ${byte} there`)
+    return byte === 1
   }
 })
 

@@ -62,7 +62,7 @@ class Field {
   }
 
   read (source) {
-    if (!this.isSlice) return this.codec.read(source, this.offset, this.size)
+    if (!this.isSlice) return this.#readAt(source, this.offset)
     const offset = source.view.getUint32(this.offset, true)
     const count = source.view.getUint32(this.offset + 4, true)
     const end = offset + count * this.unit
@@ -75,7 +75,15 @@ class Field {
     if (this.codec.array !== null) {
       return new this.codec.array(source.plain.buffer, source.plain.byteOffset + offset, count) // eslint-disable-line new-cap
     }
-    return Array.from({ length: count }, (_, i) => this.codec.read(source, offset + i * this.unit, this.unit))
+    return Array.from({ length: count }, (_, i) => this.#readAt(source, offset + i * this.unit))
+  }
+
+  #readAt (source, at) {
+    try {
+      return this.codec.read(source, at, this.codec.size)
+    } catch (error) {
+      throw this.#named(error)
+    }
   }
 
   /** The bytes a slice names: what the user gave, checked. */
