@@ -64,6 +64,30 @@ func (c scalar[T]) Decode(encoding []byte) (value T, err error) {
 	return value, nil
 }
 
+// floatKey is a scalar where it is a key: 0 and -0 are one key, as in a Go map, and all NaN are one, so that they can be found.
+type floatKey[T float32 | float64] struct{ scalar[T] }
+
+func (c floatKey[T]) Append(dst []byte, value T) ([]byte, error) {
+	switch {
+	case value == 0:
+		value = 0
+	case value != value:
+		value = T(math.Float64frombits(0x7ff8000000000000))
+	}
+	return c.scalar.Append(dst, value)
+}
+
+// keyCodec is the codec for keys of a codec.
+func keyCodec[K any](codec Codec[K]) Codec[K] {
+	switch c := any(codec).(type) {
+	case scalar[float32]:
+		return any(floatKey[float32]{c}).(Codec[K])
+	case scalar[float64]:
+		return any(floatKey[float64]{c}).(Codec[K])
+	}
+	return codec
+}
+
 type boolean struct{}
 
 func (boolean) Name() string { return "bool" }

@@ -197,7 +197,7 @@ func TestAHostileStructIsAnErrorThatNamesTheField(t *testing.T) {
 	bits := FieldOf[[]bool](codec, "bits")
 	try := func(encoding []byte) {
 		_, err := codec.Decode(encoding)
-		if len(encoding) >= codec.size && err != nil && !strings.Contains(err.Error(), "field ") {
+		if len(encoding) >= codec.size.bytes && err != nil && !strings.Contains(err.Error(), "field ") {
 			t.Fatal(err)
 		}
 		name.Read(encoding)

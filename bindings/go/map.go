@@ -38,7 +38,7 @@ func open[K, V any](path *string, key Codec[K], value Codec[V], opts *Options) (
 	if err := opts.check(path); err != nil {
 		return nil, err
 	}
-	keys, err := newCoder(key)
+	keys, err := newCoder(keyCodec(key))
 	if err != nil {
 		return nil, err
 	}

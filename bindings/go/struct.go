@@ -32,8 +32,24 @@ import (
 type StructCodec[T any] struct {
 	name   string
 	fields []field
-	size   int // of the fixed part: the C struct
+	size   fixedPart
 	err    error
+}
+
+// fixedPart is the C struct at the begin of a value.
+type fixedPart struct {
+	bytes int
+	whole bool // there are no slices, so that nothing can follow
+}
+
+func (p fixedPart) check(name string, encoding []byte) error {
+	switch {
+	case len(encoding) < p.bytes:
+		return fmt.Errorf("%s has at least %d bytes, this has %d", name, p.bytes, len(encoding))
+	case len(encoding) > p.bytes && p.whole:
+		return fmt.Errorf("%s has %d bytes, this has %d", name, p.bytes, len(encoding))
+	}
+	return nil
 }
 
 // A field is one of the C struct.
@@ -86,6 +102,7 @@ func (c *StructCodec[T]) plan() error {
 		return fmt.Errorf("%v is no struct", t)
 	}
 	offset, alignment := 0, 1
+	c.size.whole = true
 	var parts []string
 	for i := range t.NumField() {
 		goField := t.Field(i)
@@ -109,13 +126,14 @@ func (c *StructCodec[T]) plan() error {
 		f.offset = offset
 		offset += f.fixedSize()
 		alignment = max(alignment, align)
+		c.size.whole = c.size.whole && f.shape == fixed
 		c.fields = append(c.fields, f)
 		parts = append(parts, f.name+":"+f.encoding)
 	}
 	if len(c.fields) == 0 {
 		return fmt.Errorf("%v has no fields to store: they must be exported", t)
 	}
-	c.size = roundUp(offset, alignment)
+	c.size.bytes = roundUp(offset, alignment)
 	c.name = "struct{" + strings.Join(parts, ",") + "}"
 	return nil
 }
@@ -204,7 +222,7 @@ func (c *StructCodec[T]) Append(dst []byte, value T) ([]byte, error) {
 		return dst, c.err
 	}
 	start := len(dst)
-	dst = append(dst, make([]byte, c.size)...)
+	dst = append(dst, make([]byte, c.size.bytes)...)
 	for i := range c.fields {
 		f := &c.fields[i]
 		p := unsafe.Add(unsafe.Pointer(&value), f.goOffset)
@@ -260,10 +278,7 @@ func (c *StructCodec[T]) checkSize(encoding []byte) error {
 	if c.err != nil {
 		return c.err
 	}
-	if len(encoding) < c.size {
-		return fmt.Errorf("%s has at least %d bytes, this has %d", c.name, c.size, len(encoding))
-	}
-	return nil
+	return c.size.check(c.name, encoding)
 }
 
 // in finds a field's bytes in an encoding whose size was checked.
@@ -296,7 +311,7 @@ func (f *field) in(encoding []byte) ([]byte, error) {
 // FieldOf, and use it in View or in a loop over Walk.Slices.
 type Field[F any] struct {
 	field field
-	size  int // of the fixed part
+	size  fixedPart
 	name  string
 	err   error
 }
@@ -328,8 +343,8 @@ func (r Field[F]) Read(encoding []byte) (value F, err error) {
 	if r.err != nil {
 		return value, r.err
 	}
-	if len(encoding) < r.size {
-		return value, fmt.Errorf("%s has at least %d bytes, this has %d", r.name, r.size, len(encoding))
+	if err := r.size.check(r.name, encoding); err != nil {
+		return value, err
 	}
 	bytes, err := r.field.in(encoding)
 	if err != nil {
