@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.." || exit 1
 presets='release asan tsan'
 packages='cmake ninja-build make gcc g++ libc6-dev pkg-config libxxhash-dev libffi-dev libcriterion-dev luajit binutils
     abigail-tools liblmdb-dev unicode-data clang clang-tidy clang-format util-linux spin lua-busted lua-cjson lua-check
-    luarocks'
+    luarocks libjansson-dev python3'
 
 # ---- what is missing -----------------------------------------------------------------------------------------------
 
