@@ -302,28 +302,43 @@ static void retire_if_due(struct odm_map *map)
     if (due || map->store->in_memory || disk_is_full(map)) (void)odm__sync(map);
 }
 
+/* Spends the credit, a step at a time: what a step has emptied goes before the next, if it is due. */
+static void spend(struct odm_map *map, bool measured)
+{
+    struct compaction *compaction = &map->compaction;
+    struct lock_file *lock = lock_file(map);
+    while (compaction->credit > 0 && compact_take(map, UINT32_MAX) == ODM_OK) {
+        double later = compaction->credit > STEP_BYTES ? compaction->credit - STEP_BYTES : 0;
+        compaction->credit -= later;
+        uint64_t limit = address_number(atomic_load_explicit(&lock->tail, memory_order_acquire));
+        uint64_t emptied = atomic_load_explicit(&lock->emptied_to, memory_order_relaxed);
+        odm_status status = look_through(map, limit);
+        bool more = atomic_load_explicit(&lock->emptied_to, memory_order_relaxed) != emptied;
+        bool over = address_number(position(map)) >= limit;
+        compact_give(map);
+        compaction->credit += later;
+        if (more || measured) retire_if_due(map);
+        if (status != ODM_OK || over) break;
+    }
+}
+
 static void slice(struct odm_map *map)
 {
     struct compaction *compaction = &map->compaction;
-    uint64_t appended = map->writer.appended_bytes;
-    uint64_t earned = appended - compaction->looked_at;
-    compaction->looked_at = appended;
-    bool measured = appended >= compaction->measure_at;
+    const uint64_t *appended = &map->writer.appended_bytes;
+    bool was_on = compaction->on;
+    bool measured = *appended >= compaction->measure_at;
     if (measured) set_pace(map);
-    if (!compaction->on) return;
-
-    compaction->look_at = appended + SLICE_BYTES;
-    double credit = (double)earned * compaction->rate;
-    if (disk_is_full(map)) credit += FULL_DISK_BYTES;
-    compaction->credit += credit;
-    if (compaction->credit > credit + CREDIT_BYTES_MAX) compaction->credit = credit + CREDIT_BYTES_MAX;
-    if (compaction->credit <= 0 || compact_take(map, UINT32_MAX) != ODM_OK) return;
-    uint64_t tail = atomic_load_explicit(&lock_file(map)->tail, memory_order_acquire);
-    uint64_t emptied = atomic_load_explicit(&lock_file(map)->emptied_to, memory_order_relaxed);
-    (void)look_through(map, address_number(tail));
-    bool more = atomic_load_explicit(&lock_file(map)->emptied_to, memory_order_relaxed) != emptied;
-    compact_give(map);
-    if (more || measured) retire_if_due(map);
+    if (compaction->on) {
+        // Only from now on: what was appended while there was nothing to do would be too much for one put.
+        double credit = was_on ? (double)(*appended - compaction->looked_at) * compaction->rate : 0;
+        if (disk_is_full(map)) credit += FULL_DISK_BYTES;
+        compaction->credit += credit;
+        if (compaction->credit > credit + CREDIT_BYTES_MAX) compaction->credit = credit + CREDIT_BYTES_MAX;
+        spend(map, measured);
+        compaction->look_at = *appended + SLICE_BYTES;
+    }
+    compaction->looked_at = *appended; // What was moved earns nothing.
 }
 
 /* What rolling over while records were moved has left to do. */

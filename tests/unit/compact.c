@@ -72,6 +72,37 @@ Test(compact, the_log_stays_within_its_bound)
     }
 }
 
+static odm_map *watched;
+static uint64_t longest;
+
+/* The log is at its longest when it is synced to be shortened. */
+static int sync_and_look(void *base, size_t size)
+{
+    const struct lock_file *lock = watched->store->client.file;
+    uint64_t head = atomic_load(&watched->reader.index.header->head);
+    uint64_t bytes = odm__log_bytes(&watched->store->log, head, atomic_load(&lock->tail));
+    if (bytes > longest) longest = bytes;
+    return real_os()->sync_map(base, size);
+}
+
+/* Nor is it left for a moment, where everything old is live and has to be moved before anything can go: a hot set beside much
+ * that never changes. */
+Test(compact, the_bound_holds_at_every_moment)
+{
+    enum { KEYS = 8000, HOT = 80 };
+    watched = open_map(temp_map_path());
+    put_numbers(watched, 0, KEYS, 0);
+    uint64_t live = statistics_of(watched).live_bytes;
+    odm__os.sync_map = sync_and_look;
+    for (unsigned i = 0; i < 60000; i++) put_numbers(watched, i % HOT, i % HOT + 1, 0);
+    odm__os.sync_map = real_os()->sync_map;
+    cr_assert_eq(statistics_of(watched).live_bytes, live);
+    cr_assert_gt(statistics_of(watched).compacted_bytes, live);
+    cr_assert_leq(longest, 2 * live + 2 * SEGMENT_SIZE_HOT, "live %lu, log %lu", (unsigned long)live,
+                  (unsigned long)longest);
+    odm_close(watched);
+}
+
 /* Entries that come and go leave nothing: neither their records, nor those of their removal. */
 Test(compact, removes_are_dropped_and_nothing_comes_back)
 {
