@@ -2,6 +2,7 @@
 #include "scratch.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,26 @@ static int same_random_bytes(void *buffer, size_t size)
     return 0;
 }
 
+/* A forged length must not fill the memory of the machine that looks for it: here the disk is small. */
+enum { FILE_BYTES_MAX = 64 * 1024 * 1024 };
+
+static int (*real_reserve)(int fd, off_t offset, off_t size);
+static int (*real_truncate)(int fd, off_t size);
+
+static int small_reserve(int fd, off_t offset, off_t size)
+{
+    if (offset + size <= FILE_BYTES_MAX) return real_reserve(fd, offset, size);
+    errno = ENOSPC;
+    return -1;
+}
+
+static int small_truncate(int fd, off_t size)
+{
+    if (size <= FILE_BYTES_MAX) return real_truncate(fd, size);
+    errno = ENOSPC;
+    return -1;
+}
+
 void scratch_begin(void)
 {
     if (directory[0] == '\0') {
@@ -52,6 +73,10 @@ void scratch_begin(void)
         (void)atexit(remove_directory);
         lies_begin();
         odm__os.random_bytes = same_random_bytes;
+        real_reserve = odm__os.reserve;
+        odm__os.reserve = small_reserve;
+        real_truncate = odm__os.truncate;
+        odm__os.truncate = small_truncate;
     }
     scratch_end();
 }

@@ -15,18 +15,18 @@ all=
 [ "${1-}" = -a ] && { all=yes; shift; }
 list=tests/mutation/mutants.txt
 folder=${ODM_MUTATION_FOLDER:-build/mutation}
-seconds=150 # of a suite; then it hangs
+seconds=900 # of a suite; then it hangs
 
 # Those that are fast first. Short counts: what takes a campaign to be noticed is not noticed.
 suites='unit_log unit_index unit_lock unit_map unit_meta unit_reader unit_sync unit_store unit_file unit_compact unit_walk
-    crash_reboot crash_power fuzz_operations fuzz_recovery fuzz_index fuzz_lock fuzz_meta concurrency_kill crash_fail
-    concurrency_step_kill unit_batch unit_backup unit_verify model_model hostile_files concurrency_threads
-    concurrency_processes'
-export ODM_TEST_KILLS="${ODM_TEST_KILLS:-200}" ODM_TEST_STEPS="${ODM_TEST_STEPS:-100}"
+    crash_reboot crash_power fuzz_operations fuzz_recovery fuzz_index fuzz_lock fuzz_meta unit_batch unit_verify model_model
+    concurrency_kill concurrency_histories crash_fail concurrency_threads hostile_files concurrency_processes
+    concurrency_step_kill'
+export ODM_TEST_KILLS="${ODM_TEST_KILLS:-200}" ODM_TEST_STEPS="${ODM_TEST_STEPS:-60}"
 
-rm -rf "$folder/source" "$folder/core"
+rm -rf "$folder/core"
 mkdir -p "$folder/source" || exit 1
-cp -r CMakeLists.txt core include tests "$folder/source/"
+cp -rpu CMakeLists.txt core include tests "$folder/source/"
 cp -r core "$folder/core"
 # With asserts; they are there to notice.
 cmake -S "$folder/source" -B "$folder/build" -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS_DEBUG='-O1 -g' \
@@ -40,7 +40,7 @@ run_suite() {
     ninja -C "$folder/build" "$1" > "$folder/build.log" 2>&1 || return 2
     case $1 in
         fuzz_*) timeout "$seconds" "$folder/build/tests/fuzz/$1" "$folder/source/tests/fuzz/corpora/${1#fuzz_}" ;;
-        *) timeout "$seconds" "$folder/build/tests/$1" --jobs 1 --timeout 60 ;;
+        *) timeout "$seconds" "$folder/build/tests/$1" --jobs 1 --timeout 300 ;;
     esac > "$folder/suite.log" 2>&1 || return 1
 }
 
