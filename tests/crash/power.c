@@ -308,7 +308,8 @@ static void keep_versions(void)
             const struct bytes *before =
                 file->version_count == 0 ? &file->durable : &file->versions[file->version_count - 1];
             struct bytes bytes = read_name(which, now.names[i].name);
-            bool same = bytes.size == before->size && memcmp(bytes.data, before->data, bytes.size) == 0;
+            bool same =
+                bytes.size == before->size && (bytes.size == 0 || memcmp(bytes.data, before->data, bytes.size) == 0);
             if (same) {
                 bytes_free(&bytes);
                 continue;
