@@ -808,10 +808,13 @@ static odm_status writer_move(struct log_writer *writer, struct segment **slot, 
     return status;
 }
 
-/* What is appended to a segment whose header is damaged would not be found again; nor can its position be believed. */
+/* What is appended to a segment whose header is damaged would not be found again; nor can its position be believed. That the
+ * segment is gone is no failure if the log has gone on since it was looked at: compaction may have retired it by now. */
 static odm_status tail_move(struct log_writer *writer, uint64_t number, odm_error *error)
 {
     odm_status status = writer_move(writer, &writer->tail, number, error);
+    uint64_t tail = atomic_load_explicit(&writer->log->lock->tail, memory_order_acquire);
+    if (status == ODM_E_CORRUPT && address_number(tail) != number) return ODM_OK;
     if (status != ODM_OK || odm__segment_is_whole(writer->log, writer->tail)) return status;
     segment_give_writable(writer->log, &writer->tail);
     return odm__fail(error, ODM_E_CORRUPT, "log/%011" PRIu64 ", to be written to, has a damaged header", number);

@@ -548,12 +548,12 @@ static void put_oversized(void *context)
     atomic_store(&shared->ready, 1);
 }
 
-static char spare_name[SEGMENT_NAME_SIZE];
+static char segment_name[SEGMENT_NAME_SIZE];
 
-/* Before the first open of a spare, lets another process replace it by a bigger one. */
+/* Before the first open of a segment, lets another process do what it is there for. */
 static int open_too_late(int directory, const char *name, int flags, mode_t mode)
 {
-    if (strcmp(name, spare_name) == 0 && atomic_load(&shared->go) == 0) {
+    if (strcmp(name, segment_name) == 0 && atomic_load(&shared->go) == 0) {
         atomic_store(&shared->go, 1);
         wait_for(&shared->ready, 1);
     }
@@ -576,7 +576,7 @@ Test(processes, put_although_the_spare_is_replaced)
         uint64_t spare = atomic_load(&lock->spare[i]);
         if (spare_number(spare) > address_number(atomic_load(&lock->tail)) && spare < first) first = spare;
     }
-    odm__segment_name(spare_number(first), spare_name);
+    odm__segment_name(spare_number(first), segment_name);
     odm__os.open = open_too_late;
     unsigned char value[1000] = {0};
     for (int i = 0; atomic_load(&shared->ready) == 0; ++i) {
@@ -586,6 +586,47 @@ Test(processes, put_although_the_spare_is_replaced)
     odm__os.open = real_os()->open;
     expect_child_succeeds(child);
     ok(odm_get(map, &shared->key, sizeof shared->key, NULL, NULL));
+    odm_close(map);
+}
+
+/* Updates a key until the segment that the log ended in has been retired. */
+static void put_until_it_is_gone(void *context)
+{
+    const char *segment_path = context;
+    unsigned char value[1000] = {0};
+    wait_for(&shared->go, 1);
+    odm_map *map = open_in_child(0, 0);
+    for (int i = 0; file_exists(segment_path); ++i) {
+        must_be_ok(map, odm_put(map, &shared->key, sizeof shared->key, value, sizeof value));
+        must(i < 5000);
+    }
+    odm_close(map);
+    atomic_store(&shared->ready, 1);
+}
+
+/* A bug of reserving: between the look at where the log ends and the mapping of that segment, while no lock is held, others may
+ * write so much that compaction retires the segment; the put, or an odm_compact, then failed, saying that a log file is missing.
+ * Found by random kills and by recorded histories. */
+Test(processes, put_although_the_log_has_left_its_segment)
+{
+    use_shared(temp_map_path());
+    odm_map *map = open_map(shared->path, .stripes = 2);
+    shared->key = key_in_stripe(map, 0);
+    uint32_t key = key_in_stripe(map, 1);
+    put_number(map, shared->key, 1);
+    odm__segment_name(address_number(statistics_of(map).tail), segment_name);
+    odm_close(map);
+
+    char inner[40];
+    snprintf(inner, sizeof inner, "log/%s", segment_name);
+    pid_t child = start_child(put_until_it_is_gone, (void *)(uintptr_t)path_of(shared->path, inner));
+    map = open_map(shared->path);
+    odm__os.open = open_too_late;
+    put_number(map, key, 2);
+    odm__os.open = real_os()->open;
+    cr_assert_eq(atomic_load(&shared->ready), 1);
+    expect_child_succeeds(child);
+    must_have_number(map, key, 2);
     odm_close(map);
 }
 
