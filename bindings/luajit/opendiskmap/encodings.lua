@@ -13,7 +13,7 @@ local ffi = require("ffi")
 local band = require("bit").band
 
 local cast, istype, new, typeof, string_at = ffi.cast, ffi.istype, ffi.new, ffi.typeof, ffi.string
-local type = type
+local getmetatable, next, rawequal, setmetatable, type = getmetatable, next, rawequal, setmetatable, type
 
 local encodings = {}
 
@@ -35,7 +35,8 @@ end
 -- ---- numbers --------------------------------------------------------------------------------------------------------
 
 --- A codec for `ctype` of `size` bytes: accept(value) -> the number or cdata to store; or nil and what was expected.
--- read(pointer, i) -> the value to hand out for element i of a ctype array; or nil and what is wrong with it. accept_key: of keys.
+-- read(pointer, i) -> the value to hand out for element i of a ctype array; or nil and what is wrong with it. accept_key: accept
+-- for keys, if that is another.
 local function scalar(name, ctype, size, accept, read, schema_name, accept_key)
     local array, pointer = typeof(ctype .. "[1]"), typeof("const " .. ctype .. " *")
     local wrong_size = ("%s has %d byte%s"):format(name, size, size == 1 and "" or "s")
@@ -220,6 +221,57 @@ local function text_codec(to_string, from_string)
     return encode, decode, view_bytes
 end
 
+--- lua-cjson rounds numbers to 14 digits. Here are those that need more: as a string between marks; nil for any other value.
+local function marked_number(value, mark)
+    if type(value) ~= "number" or (value % 1 == 0 and value > -1e14 and value < 1e14) then
+        return nil
+    end
+    for digits = 14, 17 do
+        local text = ("%%.%dg"):format(digits):format(value)
+        if tonumber(text) == value then
+            return digits > 14 and mark .. text .. mark or nil
+        end
+    end
+end
+
+--- A value with all such numbers marked; the value itself if there are none. Not called for circles: they were refused before.
+local function marked(value, mark)
+    if type(value) ~= "table" then
+        return marked_number(value, mark) or value
+    end
+    local changed
+    for key, part in next, value do
+        local other = marked(part, mark)
+        if not rawequal(other, part) then
+            changed = changed or {}
+            changed[key] = other
+        end
+    end
+    if not changed then
+        return value
+    end
+    for key, part in next, value do
+        if changed[key] == nil then
+            changed[key] = part
+        end
+    end
+    return setmetatable(changed, getmetatable(value)) -- which may say that it is an array
+end
+
+--- JSON text of a value, with every digit of its numbers.
+local function json_text(cjson, value)
+    local text = cjson.encode(value)
+    local mark, written = "\1", "\\u0001"
+    while text:find(written, 1, true) do -- There is a mark that no string of the value has.
+        mark, written = mark .. "\1", written .. "\\u0001"
+    end
+    local exact = marked(value, mark)
+    if rawequal(exact, value) then
+        return text
+    end
+    return (cjson.encode(exact):gsub('"' .. written .. '([^"\\]*)' .. written .. '"', "%1"))
+end
+
 -- A cjson of our own: what the program sets in the shared one (empty tables, depth) would change the bytes.
 encoding("json", function()
     local present, cjson = pcall(require, "cjson")
@@ -232,7 +284,7 @@ encoding("json", function()
         if value == nil then
             return nil, "something JSON can hold; for null take cjson.null"
         end
-        local made, text = pcall(cjson.encode, value)
+        local made, text = pcall(json_text, cjson, value)
         if made then
             return text
         end
