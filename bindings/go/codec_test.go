@@ -63,6 +63,26 @@ func TestNaNKeepsItsBits(t *testing.T) {
 	want(t, err, v != v, true)
 }
 
+// As in other languages, and so that a key that is not equal to itself is found at all.
+func TestAFloatKeyIsOneForBothZerosAndForAllNaN(t *testing.T) {
+	zeros, nans := []float64{0, math.Copysign(0, -1)}, []float64{math.NaN(), -math.NaN(), math.Float64frombits(0x7ff0000000000001)}
+	m, err := OpenMemory(F64, Str, nil)
+	must(t, err)
+	defer m.Close()
+	for _, keys := range [][]float64{zeros, nans} {
+		for _, put := range keys {
+			for _, get := range keys {
+				must(t, m.Put(put, "there"))
+				value, ok, err := m.Get(get)
+				want(t, err, value, "there")
+				want(t, nil, ok, true)
+				existed, err := m.Delete(get)
+				want(t, err, existed, true)
+			}
+		}
+	}
+}
+
 func TestBytesThatAreNoEncodingAreAnError(t *testing.T) {
 	refuse := func(_ any, err error) {
 		t.Helper()

@@ -117,6 +117,17 @@ describe('damage is told, never followed', () => {
     }
   })
 
+  test('a bool that is neither 0 nor 1 names its field', () => {
+    const Flags = struct({ on: bool, more: [bool] })
+    const encoded = Flags.encode({ on: true, more: [false, true] })
+    for (const [at, name] of [[0, 'on'], [encoded.length - 1, 'more']]) {
+      const changed = encoded.slice()
+      changed[at] = 2
+      assert.throws(() => Flags.decode(changed)[name], new RegExp(`struct\\.${name}: a bool is the byte 0 or 1`))
+    }
+    assert.throws(() => bool.decode(Uint8Array.of(2)), RangeError)
+  })
+
   test('a list that is not aligned names its field', () => {
     const encoded = Player.encode(ada)
     new DataView(encoded.buffer).setUint32(12, 33, true)
