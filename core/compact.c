@@ -327,7 +327,8 @@ static void slice(struct odm_map *map)
     struct compaction *compaction = &map->compaction;
     const uint64_t *appended = &map->writer.appended_bytes;
     bool was_on = compaction->on;
-    bool measured = *appended >= compaction->measure_at;
+    // With many handles none may come that far alone; so each looks again whenever the log has gone on to another segment.
+    bool measured = *appended >= compaction->measure_at || compaction->segments_seen != map->writer.segments;
     if (measured) set_pace(map);
     if (compaction->on) {
         // Only from now on: what was appended while there was nothing to do would be too much for one put.
@@ -339,12 +340,19 @@ static void slice(struct odm_map *map)
         compaction->look_at = *appended + SLICE_BYTES;
     }
     compaction->looked_at = *appended; // What was moved earns nothing.
+    compaction->segments_seen = map->writer.segments;
 }
 
 /* What rolling over while records were moved has left to do. */
 static void make_spares(struct odm_map *map)
 {
     if (map->writer.sealed != 0) odm__log_after_rollover(&map->writer, map->reader.head);
+}
+
+static inline bool slice_is_due(const struct odm_map *map)
+{
+    return map->writer.appended_bytes >= map->compaction.look_at ||
+           map->writer.segments != map->compaction.segments_seen;
 }
 
 static __attribute__((noinline, cold)) void upkeep_slowly(struct odm_map *map)
@@ -355,7 +363,7 @@ static __attribute__((noinline, cold)) void upkeep_slowly(struct odm_map *map)
         odm__log_after_rollover(&map->writer, map->reader.head);
         odm__sync_if_far(map);
     }
-    if (map->writer.appended_bytes >= map->compaction.look_at) {
+    if (slice_is_due(map)) {
         // A put waits for nobody here: who holds a lock is at work himself, and the credit is kept.
         uint32_t wait_ms = map->wait_ms;
         map->wait_ms = map->writer.wait_ms = UINT32_MAX;
@@ -369,7 +377,7 @@ static __attribute__((noinline, cold)) void upkeep_slowly(struct odm_map *map)
 /* What a write owes, while nothing is held: spares, a sync if it is overdue, a slice of compaction. */
 static inline void upkeep(struct odm_map *map)
 {
-    bool nothing = map->writer.sealed == 0 && map->writer.appended_bytes < map->compaction.look_at;
+    bool nothing = map->writer.sealed == 0 && !slice_is_due(map);
     if (__builtin_expect(!nothing, 0)) upkeep_slowly(map);
 }
 
@@ -427,6 +435,8 @@ static inline odm_status write_with_room(struct odm_map *map, const struct write
 {
     odm_status status = try_write(map, write);
     if (__builtin_expect(status != ODM_E_NO_SPACE, 1)) return status;
+    // It may not even have come so far that it may write: then nobody may who would make room.
+    if (!atomic_load_explicit(&map->store->may_write, memory_order_relaxed)) return status;
     odm_error error = map->error;
     bool again = make_room(map, write != NULL && write->kind == RECORD_PUT);
     map->error = error;

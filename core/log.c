@@ -815,6 +815,7 @@ static odm_status tail_move(struct log_writer *writer, uint64_t number, odm_erro
     odm_status status = writer_move(writer, &writer->tail, number, error);
     uint64_t tail = atomic_load_explicit(&writer->log->lock->tail, memory_order_acquire);
     if (status == ODM_E_CORRUPT && address_number(tail) != number) return ODM_OK;
+    ++writer->segments;
     if (status != ODM_OK || odm__segment_is_whole(writer->log, writer->tail)) return status;
     segment_give_writable(writer->log, &writer->tail);
     return odm__fail(error, ODM_E_CORRUPT, "log/%011" PRIu64 ", to be written to, has a damaged header", number);
@@ -922,6 +923,7 @@ static enum obstacle tail_ready(struct log_writer *writer, uint64_t tail)
         writer->tail = spare;
         kill_fence();
         writer->spare = old; // Let go of later, while no lock is held.
+        ++writer->segments;
     }
     // Checked, not asserted: the tail comes from a file.
     uint64_t offset = address_offset(tail);

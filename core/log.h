@@ -154,6 +154,7 @@ struct log_writer {
     uint64_t sealed;             // number of a segment this writer has sealed and not yet looked after, or 0
     uint64_t passed[SPARES_MAX]; // numbers of spares that were too small when it did so, or 0
     uint64_t appended_bytes;     // by this writer, ever
+    uint64_t segments;           // that it has appended to, ever
 };
 
 /* Reserves room at the tail and notes the intent, rolling over to another segment if need be. head: the map's, for the span

@@ -21,6 +21,7 @@ struct compaction {
     uint64_t look_at;        // bytes appended by the handle, at which it looks whether there is something to do
     uint64_t measure_at;     // likewise, at which it measures again
     uint64_t looked_at;      // likewise, when it last did
+    uint64_t segments_seen;  // the writer's, when it last did
     bool on;                 // there is so much dead that writers have to work
     double rate;             // bytes to look through for each byte appended
     double credit;           // bytes to look through
@@ -79,6 +80,9 @@ odm_status odm__map_move(struct odm_map *map, const struct record *record, uint6
 /* Takes a stripe's lock, mending what a dead owner left, and gives it back. */
 odm_status odm__map_take_stripe(struct odm_map *map, uint32_t number);
 void odm__map_give_stripe(struct odm_map *map, uint32_t number);
+
+/* Finishes or takes back a replacement of the index whose owner died over it. The caller owns no stripe that he left. */
+odm_status odm__map_mend_replacement(struct odm_map *map);
 
 /* Takes and gives back every lock, so that whatever the dead have left in the log's tail and in the stripes is mended. */
 odm_status odm__map_mend(struct odm_map *map);

@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 
 #include "close.h"
+#include "compact.h"
 #include "image.h"
 #include "map.h"
 #include "oracle.h"
@@ -287,6 +288,33 @@ Test(stamp, is_gone_only_when_that_is_on_disk)
         odm_close(other);
         ok(odm_close(map));
     }
+}
+
+static ssize_t no_room_to_write(int fd, const void *bytes, size_t size, off_t offset)
+{
+    (void)fd, (void)bytes, (void)size, (void)offset;
+    errno = ENOSPC;
+    return -1;
+}
+
+/* A full disk may keep a stamp from being withdrawn; then nobody makes room by compaction, for that would write while it stands. */
+Test(stamp, stands_while_nothing_is_written_on_a_full_disk)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    keep_whole_log();
+    put_numbers(map, 0, 1000, 0);
+    put_numbers(map, 0, 500, 1);
+    ok(close_with_stamp(map));
+    map = open_map(path);
+    uint64_t tail = tail_of(map);
+    odm__test_dead_bytes_min = 8 * PAGE;
+    odm__os.write_at = no_room_to_write;
+    expect_status(odm_put(map, "key 1", 5, "x", 1), ODM_E_NO_SPACE);
+    odm__os.write_at = real_os()->write_at;
+    cr_assert(is_stamped(path));
+    cr_assert_eq(tail_of(map), tail, "written to while stamped");
+    ok(odm_close(map));
 }
 
 /* ---- copies ------------------------------------------------------------------------------------------------------- */
