@@ -146,16 +146,19 @@ static odm_status stripe_mend(struct odm_map *map, uint32_t number)
 
 /* Finishes or takes back a replacement of the index whose owner died over it. Who owns the compaction lock by now is doing so
  * himself: it is not waited for, because it may not be waited for by who owns the sync lock. */
-static __attribute__((noinline, cold)) odm_status replacement_mend(struct odm_map *map)
+odm_status odm__map_mend_replacement(struct odm_map *map)
 {
     struct store *store = map->store;
     struct lock_file *lock = store->client.file;
     odm_status status = ODM_OK;
+    uint64_t since_ns = odm__os.now_ns();
     while (status == ODM_OK && atomic_load_explicit(&lock->replacing, memory_order_acquire) != 0) {
         bool mend;
         odm_status taken =
             odm__lock_take(&store->client, &lock->compact, UINT32_MAX, "the compaction lock", &mend, &map->error);
-        if (taken == ODM_E_BUSY) {
+        uint64_t waited_ns = odm__os.now_ns() - since_ns;
+        bool patient = map->wait_ms != UINT32_MAX && waited_ns < map->wait_ms * UINT64_C(1000000);
+        if (taken == ODM_E_BUSY && patient) {
             (void)odm__os.futex_wait(&lock->replacing, 1, MEND_POLL_NS);
             continue;
         }
@@ -178,7 +181,7 @@ static odm_status stripe_take(struct odm_map *map, uint32_t number)
         if (__builtin_expect(mend && atomic_load_explicit(&file->replacing, memory_order_acquire) != 0, 0)) {
             // Its owner died over the whole index: that first, while holding nothing.
             odm__lock_give(&map->store->client, lock);
-            status = replacement_mend(map);
+            status = odm__map_mend_replacement(map);
             if (status != ODM_OK) return status;
             continue;
         }

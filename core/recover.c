@@ -769,6 +769,8 @@ static odm_status rebuild_replace(struct store *store, struct rebuild *rebuild, 
     if (status == ODM_OK && found->index != NULL) odm__index_supersede(found->index);
     if (status == ODM_OK) status = discard_index_new(store, error);
     if (status == ODM_OK) status = lock_make(store, index, tail, spare, sync_failed, error);
+    // Who can only read, and looked when he was told, could not trust the new one yet. Now he can.
+    if (status == ODM_OK && found->index != NULL) odm__index_supersede(found->index);
     return status == ODM_OK ? odm__directory_sync(&store->directory, error) : status;
 }
 
@@ -949,16 +951,17 @@ odm_status odm__recover_replacement(const struct store *store, struct lock_file 
     if (status == ODM_NOT_FOUND) return odm__fail(error, ODM_E_CORRUPT, "index is missing");
     if (status != ODM_OK) return status;
     status = odm__recover_marks(store, named->fd, lock_fd, &now, error);
-    // If the names were exchanged, whoever looks through the old one is told before anything is written to the new one.
-    if (status == ODM_OK && old != NULL) {
-        status = odm__recover_marks(store, old->fd, lock_fd, &looked_through, error);
-        if (status == ODM_OK && !same_index(&looked_through, &now)) odm__index_supersede(old);
-    }
-    if (status == ODM_OK) status = discard_index_new(store, error);
     odm__index_close(named);
+    if (status == ODM_OK && old != NULL) status = odm__recover_marks(store, old->fd, lock_fd, &looked_through, error);
     if (status != ODM_OK) return status;
+    // The marks first: who can only read looks once when he is told, and must find an index that is trusted.
     lock->marks.index_inode = now.index_inode;
     lock->marks.index_birth_ns = now.index_birth_ns;
+    kill_fence();
+    // If the names were exchanged, whoever looks through the old one is told before anything is written to the new one.
+    if (old != NULL && !same_index(&looked_through, &now)) odm__index_supersede(old);
+    status = discard_index_new(store, error);
+    if (status != ODM_OK) return status;
     atomic_store_explicit(&lock->replacing, 0, memory_order_release);
     return ODM_OK;
 }

@@ -30,9 +30,11 @@ static odm_status exchange(struct odm_map *map, struct index_file *built)
         status = odm__fail_os(&map->error, "exchange the names of", "index and index.new");
     }
     if (status == ODM_OK) {
-        odm__index_supersede(old);
+        // The marks first: who can only read looks once when he is told, and must find an index that is trusted.
         lock->marks.index_inode = marks.index_inode;
         lock->marks.index_birth_ns = marks.index_birth_ns;
+        kill_fence();
+        odm__index_supersede(old);
         (void)odm__file_unlink(&store->directory, NEW_NAME, NULL); // By now the old one.
     }
     atomic_store_explicit(&lock->replacing, 0, memory_order_release);

@@ -129,8 +129,9 @@ odm_status odm__sync_take(struct odm_map *map)
     bool mend;
     odm_status status = odm__lock_take(&map->store->client, line, map->wait_ms, "the sync lock", &mend, &map->error);
     if (status != ODM_OK) return status;
-    // Where head is told must be the newest index; it is replaced only by who holds this lock.
-    if (odm__reader_is_stale(&map->reader)) status = odm__reader_renew(&map->reader, &map->error);
+    // Where head is told must be the newest index; it is replaced only by who holds this lock, and may have died over it.
+    if (mend) status = odm__map_mend_replacement(map);
+    if (status == ODM_OK && odm__reader_is_stale(&map->reader)) status = odm__reader_renew(&map->reader, &map->error);
     if (status == ODM_OK && mend) {
         struct meta_slot slot;
         // What the dead wrote to `meta` may be in memory only, and would be believed from there.
