@@ -331,8 +331,10 @@ static void slice(struct odm_map *map)
     bool measured = *appended >= compaction->measure_at || compaction->segments_seen != map->writer.segments;
     if (measured) set_pace(map);
     if (compaction->on) {
-        // Only from now on: what was appended while there was nothing to do would be too much for one put.
-        double credit = was_on ? (double)(*appended - compaction->looked_at) * compaction->rate : 0;
+        // What was appended while there was nothing to do would be too much for one put; of that no more than a slice's share.
+        uint64_t earned = *appended - compaction->looked_at;
+        if (!was_on && earned > SLICE_BYTES) earned = SLICE_BYTES;
+        double credit = (double)earned * compaction->rate;
         if (disk_is_full(map)) credit += FULL_DISK_BYTES;
         compaction->credit += credit;
         if (compaction->credit > credit + CREDIT_BYTES_MAX) compaction->credit = credit + CREDIT_BYTES_MAX;
