@@ -1,11 +1,12 @@
-/* space.c - how long the log gets, and how much is written, while the same entries are put again and again.
+/* space.c - how long the log gets, how much is written, and how long a put takes, while the same entries are put again and again.
  *
- *   bench_space [--entries 1000000] [--times 20] [--dir PATH]
+ *   bench_space [--entries 1000000] [--times 20] [--seconds N] [--pattern 0] [--dir PATH]
  *
- * Makes a map of entries (8-byte keys, values of 1 to 250 bytes), then updates them until `times` the live bytes were put: all
- * evenly; nine of ten among one in a hundred; or in a window of one in a hundred that moves once through the keys a round. Nobody
- * syncs. Every thousandth put looks at the map's statistics. Prints a Markdown table. The exit status is 1 if the log was ever
- * longer than promised: twice the live bytes, or 64 MiB above them, with a segment and a record more.
+ * Makes a map of entries (8-byte keys, values of 1 to 250 bytes), then updates them until every entry was put `times` on average,
+ * or for that many seconds: all evenly (pattern 0); nine of ten among one in a hundred (1); or in a window of one in a hundred that
+ * moves once through the keys a round (2); without --pattern all three. Nobody syncs. Every thousandth put is followed by a look at
+ * the map's statistics, which is not timed. Prints a Markdown table; the times of puts have the clock's own 20 ns in them. The exit
+ * status is 1 if the log was ever longer than promised: twice the live bytes, or 64 MiB above them, with a segment and a record more.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -65,15 +66,45 @@ static uint64_t put_one(odm_map *map, uint64_t number, uint64_t *random)
     return sizeof key + size;
 }
 
+/* ---- times of puts: counted in classes of an eighth of a power of two ------------------------------------------------ */
+
+enum { CLASSES = 64 * 8 };
+static uint64_t counts[CLASSES];
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+static void count_time(uint64_t ns)
+{
+    unsigned bits = ns < 8 ? 3 : 63 - (unsigned)__builtin_clzll(ns);
+    ++counts[bits * 8 + (ns >> (bits - 3) & 7)];
+}
+
+/* The upper end of the class in which the slowest of `share` of all puts lies: ns. */
+static double percentile(double share)
+{
+    uint64_t all = 0, seen = 0;
+    for (int i = 0; i < CLASSES; ++i) all += counts[i];
+    for (int i = 0; i < CLASSES; ++i) {
+        seen += counts[i];
+        if ((double)seen >= share * (double)all && seen != 0) return (double)(UINT64_C(1) << i / 8) * (9 + i % 8) / 8;
+    }
+    return 0;
+}
+
 struct result {
     double log_to_live;   // the most there ever was
     double bound_to_live; // what was allowed then
     double amplification; // bytes appended for each byte of records put
     double disk_to_live;  // at the end, all files
-    bool kept;            // the bound
+    bool kept;             // the bound
 };
 
-static struct result run(const char *path, uint64_t entries, uint64_t times, int pattern)
+static struct result run(const char *path, uint64_t entries, uint64_t times, uint64_t seconds, int pattern)
 {
     odm_map *map;
     odm_error error = {.struct_size = sizeof error};
@@ -88,12 +119,16 @@ static struct result run(const char *path, uint64_t entries, uint64_t times, int
     struct result result = {.kept = true};
     uint64_t hot = entries / 100 + 1, updates = entries * times;
     odm_statistics before = look(map);
-    for (; puts < updates; ++puts) {
+    memset(counts, 0, sizeof counts);
+    uint64_t end_ns = now_ns() + seconds * 1000000000U;
+    for (; seconds != 0 ? puts % LOOK_EVERY != 0 || now_ns() < end_ns : puts < updates; ++puts) {
         uint64_t any = random_next(&random);
         uint64_t number = pattern == 0   ? any % entries
                           : pattern == 1 ? (any % 10 != 0 ? any / 10 % hot : any / 10 % entries)
                                          : (puts * entries / (updates / times) + any % hot) % entries;
+        uint64_t since_ns = now_ns();
         uint64_t size = put_one(map, number, &random);
+        count_time(now_ns() - since_ns);
         put_records += (24 + 8 + (size - 8 + 7) / 8 * 8);
         if (puts % LOOK_EVERY != 0) continue;
         odm_statistics now = look(map);
@@ -122,34 +157,42 @@ static void remove_map(const char *path)
 
 int main(int argc, char **argv)
 {
-    uint64_t entries = 1000000, times = 20;
+    uint64_t entries = 1000000, times = 20, seconds = 0;
+    int only = -1;
     const char *parent = getenv("TMPDIR");
     if (parent == NULL) parent = "/tmp";
     static const struct option known[] = {{"entries", required_argument, NULL, 'e'},
                                           {"times", required_argument, NULL, 't'},
+                                          {"seconds", required_argument, NULL, 's'},
+                                          {"pattern", required_argument, NULL, 'p'},
                                           {"dir", required_argument, NULL, 'd'},
                                           {NULL, 0, NULL, 0}};
     int option;
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
         if (option == 'e') entries = strtoull(optarg, NULL, 10);
         else if (option == 't') times = strtoull(optarg, NULL, 10);
+        else if (option == 's') seconds = strtoull(optarg, NULL, 10);
+        else if (option == 'p') only = (int)strtol(optarg, NULL, 10);
         else if (option == 'd') parent = optarg;
         else return 2;
     }
     if (entries == 0 || times == 0 || optind != argc) {
-        fprintf(stderr, "bench_space [--entries N] [--times N] [--dir PATH]\n");
+        fprintf(stderr, "bench_space [--entries N] [--times N] [--seconds N] [--pattern 0|1|2] [--dir PATH]\n");
         return 2;
     }
     bool kept = true;
-    printf("| updates, %" PRIu64 " entries, %" PRIu64 " times | log ÷ live, most | bound then | bytes written ÷ put | disk ÷ live |\n",
-           entries, times);
-    printf("|---|---:|---:|---:|---:|\n");
+    printf("| updates of %" PRIu64 " entries | log ÷ live, most | bound then | bytes written ÷ put | disk ÷ live "
+           "| put: median | 99 %% | 99.9 %% | 99.99 %% | longest |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+           entries);
     for (int pattern = 0; pattern < PATTERNS; ++pattern) {
+        if (only >= 0 && pattern != only) continue;
         char path[512];
         snprintf(path, sizeof path, "%s/bench_space.%ld.%d", parent, (long)time(NULL), pattern);
-        struct result result = run(path, entries, times, pattern);
-        printf("| %s | %.2f | %.2f | %.2f | %.2f |%s\n", pattern_names[pattern], result.log_to_live,
-               result.bound_to_live, result.amplification, result.disk_to_live, result.kept ? "" : " above the bound!");
+        struct result result = run(path, entries, times, seconds, pattern);
+        printf("| %s | %.2f | %.2f | %.2f | %.2f | %.0f ns | %.1f µs | %.1f µs | %.0f µs | %.1f ms |%s\n",
+               pattern_names[pattern], result.log_to_live, result.bound_to_live, result.amplification,
+               result.disk_to_live, percentile(0.5), percentile(0.99) / 1e3, percentile(0.999) / 1e3,
+               percentile(0.9999) / 1e3, percentile(1) / 1e6, result.kept ? "" : " above the bound!");
         fflush(stdout);
         remove_map(path);
         kept = kept && result.kept;

@@ -577,6 +577,7 @@ static odm_status step(struct odm_map *map, odm_progress *progress)
         case PHASE_RETIRE: return retire_step(map, progress);
         case PHASE_INDEX:
             status = reindex(map);
+            if (status == ODM_E_NO_SPACE) status = ODM_OK; // What was asked for is done; the index stays as big as it was.
             if (status == ODM_OK) progress->position[AT_PHASE] = PHASE_DONE;
             return status;
         case PHASE_DONE: return ODM_OK;
@@ -589,7 +590,8 @@ odm_status odm__compact(struct odm_map *map, odm_progress *progress)
     odm_progress all_at_once = {.struct_size = sizeof all_at_once};
     odm_progress *state = progress != NULL ? progress : &all_at_once;
     odm_status status = odm__store_begin_writing(map->store, map->wait_ms, &map->error);
-    uint64_t until_ns = progress != NULL ? odm__os.now_ns() + progress->max_ms * UINT64_C(1000000) : UINT64_MAX;
+    bool unlimited = progress == NULL || progress->max_ms == 0;
+    uint64_t until_ns = unlimited ? UINT64_MAX : odm__os.now_ns() + progress->max_ms * UINT64_C(1000000);
     while (status == ODM_OK) {
         status = step(map, state);
         if (status == ODM_OK && state->position[AT_PHASE] == PHASE_DONE) {

@@ -135,8 +135,11 @@ odm_status odm__sync_take(struct odm_map *map)
     if (status == ODM_OK && mend) {
         struct meta_slot slot;
         // What the dead wrote to `meta` may be in memory only, and would be believed from there.
-        if (odm__os.sync_data(map->store->meta.fd) != 0) status = odm__fail_os(&map->error, "sync", "meta");
-        if (status == ODM_OK) status = read_slot(map, &slot);
+        status = read_slot(map, &slot);
+        if (status == ODM_OK && odm__os.sync_data(map->store->meta.fd) != 0) {
+            (void)odm__fail_os(&map->error, "sync", "meta");
+            status = fail_for_good(map, &slot);
+        }
         if (status == ODM_OK) {
             tell_head(map, slot.head, true);
             odm__lock_mended(line);

@@ -298,6 +298,13 @@ Test(compact, a_walk_beside_it_returns_each_key_once)
 
 /* ---- odm_compact --------------------------------------------------------------------------------------------------- */
 
+/* A clock on which every look takes 10 ms: so every step of long work is one call. */
+static uint64_t slow_clock_ns(void)
+{
+    static uint64_t now;
+    return now += 10 * 1000 * 1000;
+}
+
 /* Nothing dead is left, nothing live is lost, versions stay, and the files of what went are gone. */
 Test(compact, compact_reclaims_all_dead_bytes)
 {
@@ -339,7 +346,8 @@ Test(compact, compact_goes_in_steps_beside_writers)
     ok(odm_dup(map, &writer, NULL));
     keep_whole_log();
     for (unsigned round = 0; round < 300; round++) put_numbers(map, 0, 100, round);
-    odm_progress progress = {.struct_size = sizeof progress};
+    odm_progress progress = {.struct_size = sizeof progress, .max_ms = 1};
+    odm__os.now_ns = slow_clock_ns;
     odm_status status;
     uint64_t done = 0;
     unsigned steps = 0;
@@ -461,7 +469,8 @@ Test(compact, a_sync_that_fails_on_the_way_makes_it_begin_anew)
         odm_map *map = open_map(temp_map_path());
         keep_whole_log();
         for (unsigned round = 0; round < (steps == 5 ? 1 : 300); round++) put_numbers(map, 0, 100, round);
-        odm_progress progress = {.struct_size = sizeof progress, .max_ms = steps == 4 ? 1000000 : 0};
+        odm_progress progress = {.struct_size = sizeof progress, .max_ms = steps == 4 ? 0 : 1};
+        odm__os.now_ns = slow_clock_ns;
         if (steps == 4) odm__os.sync_map = sync_map_fails;
         if (steps == 4) expect_status(odm_compact(map, &progress, NULL), ODM_E_IO);
         for (unsigned i = 0; steps != 4 && i < steps % 4; i++) ok(odm_compact(map, &progress, NULL));
@@ -490,7 +499,8 @@ Test(compact, two_ways_back_from_a_failed_sync)
         odm__os.sync_map = sync_map_fails;
         expect_status(odm_sync(map, NULL), ODM_E_IO);
         odm__os.sync_map = real_os()->sync_map;
-        odm_progress progress = {.struct_size = sizeof progress};
+        odm_progress progress = {.struct_size = sizeof progress, .max_ms = 1};
+        odm__os.now_ns = slow_clock_ns;
         for (int i = 0; i < 2; i++) ok(odm_compact(map, &progress, NULL)); // All is moved, and not yet synced.
         ok(odm_compact(other, NULL, NULL));
         uint64_t head = statistics_of(map).head;
