@@ -6,7 +6,7 @@
 # Without names: all of mutants.txt, after a run without any change. -a: runs every suite on each, rather than stopping at the
 # first that notices. A suite notices if it fails, crashes or hangs. The last lines are a table. The exit status is 0 if each
 # rule is held by a suite. Takes some seconds to a few minutes a rule, and a core. Several may run at once, each with a folder
-# of its own in ODM_MUTATION_FOLDER.
+# of its own in ODM_MUTATION_FOLDER. ODM_MUTATION_SUITES: other suites than those below.
 
 set -u
 cd "$(dirname "$0")/../.." || exit 1
@@ -18,10 +18,10 @@ folder=${ODM_MUTATION_FOLDER:-build/mutation}
 seconds=900 # of a suite; then it hangs
 
 # Those that are fast first. Short counts: what takes a campaign to be noticed is not noticed.
-suites='unit_log unit_index unit_lock unit_map unit_meta unit_reader unit_sync unit_store unit_file unit_compact unit_walk
-    crash_reboot crash_power fuzz_operations fuzz_recovery fuzz_index fuzz_lock fuzz_meta unit_batch unit_verify model_model
-    concurrency_kill concurrency_histories crash_fail concurrency_threads hostile_files concurrency_processes
-    concurrency_step_kill'
+suites=${ODM_MUTATION_SUITES:-'unit_log unit_index unit_lock unit_map unit_meta unit_reader unit_sync unit_store unit_file
+    unit_compact unit_walk crash_reboot crash_power fuzz_operations fuzz_recovery fuzz_index fuzz_lock fuzz_meta unit_batch
+    unit_verify model_model concurrency_kill concurrency_histories crash_fail concurrency_threads hostile_files
+    concurrency_processes concurrency_step_kill'}
 export ODM_TEST_KILLS="${ODM_TEST_KILLS:-200}" ODM_TEST_STEPS="${ODM_TEST_STEPS:-60}"
 
 rm -rf "$folder/core"
