@@ -235,7 +235,7 @@ ODM_API odm_status odm_options_init(odm_options *options, size_t struct_size);
  *
  * Opening takes no time that grows with the map, unless the index has to be rebuilt from the log: after power loss, after a
  * reboot if the map was not closed in good order or its log is short (64 MiB), or when the files are a copy made while it was
- * written. Rebuilding reads the log at some 0.5 GB/s; other openers wait for it as long as its process lives.
+ * written. Rebuilding reads the log at some 0.3 to 1.3 GB/s; other openers wait for it as long as its process lives.
  * Whatever a rebuild lost is in odm_stat. Many processes may open, and make, one map at once. A map made by root belongs to
  * the owner of its directory.
  *
