@@ -175,7 +175,7 @@ odm_status odm_sync(odm_map *map, odm_error *error)
 odm_status odm_refresh(odm_map *map)
 {
     if (map == NULL) return ODM_E_INVALID;
-    if (__builtin_expect(map->job != NULL, 0)) odm__job_end(map); // It holds segments.
+    if (__builtin_expect(map->job != NULL, 0)) odm__job_end(map);                      // It holds segments.
     if (__builtin_expect(map->compaction.segment != NULL, 0)) odm__compact_close(map); // Likewise.
     return odm__reader_refresh(&map->reader, &map->error);
 }

@@ -577,7 +577,8 @@ static odm_status step(struct odm_map *map, odm_progress *progress)
         case PHASE_RETIRE: return retire_step(map, progress);
         case PHASE_INDEX:
             status = reindex(map);
-            if (status == ODM_E_NO_SPACE) status = ODM_OK; // What was asked for is done; the index stays as big as it was.
+            if (status == ODM_E_NO_SPACE)
+                status = ODM_OK; // What was asked for is done; the index stays as big as it was.
             if (status == ODM_OK) progress->position[AT_PHASE] = PHASE_DONE;
             return status;
         case PHASE_DONE: return ODM_OK;

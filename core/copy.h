@@ -20,7 +20,7 @@ struct copy;
 /* Makes the directory, or takes one that is empty or holds a remnant. source: whose map it is, whose files' mode it gets.
  * ODM_EXISTS: there is a map; ODM_E_INVALID: there is something else; ODM_E_BUSY: another copy is just being made there. */
 odm_status odm__copy_begin(const struct store *source, const char *path, uint64_t head, uint64_t capacity,
-                           struct copy **copy, odm_error *error);
+                           struct copy **result, odm_error *error);
 
 /* Begins a segment that goes on where the one before ended. */
 odm_status odm__copy_segment(struct copy *copy, const struct segment *segment, uint64_t predecessor_end,

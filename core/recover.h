@@ -43,14 +43,14 @@ struct replay;
 enum { REPLAY_PENDING_MAX = 32 }; // records between two flushes
 /* store: the copy's, of which only directory, log and meta.fixed are used. */
 odm_status odm__replay_begin(const struct store *store, const char *name, uint64_t head, uint64_t capacity,
-                             struct replay **replay, odm_error *error);
+                             struct replay **result, odm_error *error);
 /* In the order of the log. The record's bytes must stay mapped until the flush. */
-odm_status odm__replay_record(struct replay *replay, const struct record *record, odm_error *error);
+odm_status odm__replay_record(struct replay *state, const struct record *record, odm_error *error);
 /* What came so far stands in the copy's log. */
-odm_status odm__replay_flush(struct replay *replay, odm_error *error);
+odm_status odm__replay_flush(struct replay *state, odm_error *error);
 /* Frees it, and hands over the index. */
-odm_status odm__replay_end(struct replay *replay, struct index_file **index, odm_error *error);
-void odm__replay_free(struct replay *replay);
+odm_status odm__replay_end(struct replay *state, struct index_file **index, odm_error *error);
+void odm__replay_free(struct replay *state);
 
 /* ODM_E_CORRUPT: a file of a map that is linked from two places can not be written. */
 odm_status odm__linked(odm_error *error, const char *name, uint32_t links);

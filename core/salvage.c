@@ -265,7 +265,7 @@ odm_status odm__salvage(const char *path, const odm_options *options, odm_error 
         status = odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
         goto done;
     }
-    memcpy(plain, path, length);
+    snprintf(plain, room, "%.*s", (int)length, path);
     snprintf(salvaged, room, "%s.salvaged", plain);
     status = salvage_to(plain, salvaged, options, error);
     if (status == ODM_EXISTS) {
