@@ -12,6 +12,7 @@
 #include "image.h"
 #include "map.h"
 #include "oracle.h"
+#include "failing.h"
 #include "support.h"
 
 TestSuite(backup, .init = lies_begin, .fini = remove_temp_directories, .timeout = 120);
@@ -270,50 +271,6 @@ Test(backup, refuses_damage_and_names_it)
 
 /* ---- every step fails, every step is the last ------------------------------------------------------------------------ */
 
-static size_t fail_at, call_number;
-static int fail_errno;
-
-static bool fails_now(void)
-{
-    if (++call_number != fail_at) return false;
-    errno = fail_errno;
-    return true;
-}
-#define FAILING(result, name, parameters, arguments)         \
-    static result failing_##name parameters                  \
-    {                                                        \
-        return fails_now() ? -1 : real_os()->name arguments; \
-    }
-FAILING(int, open, (int directory, const char *name, int flags, mode_t mode), (directory, name, flags, mode))
-FAILING(ssize_t, read_at, (int fd, void *buffer, size_t size, off_t offset), (fd, buffer, size, offset))
-FAILING(ssize_t, write_at, (int fd, const void *buffer, size_t size, off_t offset), (fd, buffer, size, offset))
-FAILING(int, reserve, (int fd, off_t offset, off_t size), (fd, offset, size))
-FAILING(int, truncate, (int fd, off_t size), (fd, size))
-FAILING(int, sync_data, (int fd), (fd))
-FAILING(int, sync_directory, (int fd), (fd))
-FAILING(int, make_directory, (int directory, const char *name, mode_t mode), (directory, name, mode))
-FAILING(int, rename_new, (int directory, const char *from, const char *to), (directory, from, to))
-FAILING(int, random_bytes, (void *buffer, size_t size), (buffer, size))
-FAILING(int, list, (int directory, void (*found)(void *, const char *), void *context), (directory, found, context))
-
-static void fail_call(size_t n, int number)
-{
-    call_number = 0;
-    fail_at = n;
-    fail_errno = number;
-    odm__os.open = failing_open;
-    odm__os.read_at = failing_read_at;
-    odm__os.write_at = failing_write_at;
-    odm__os.reserve = failing_reserve;
-    odm__os.truncate = failing_truncate;
-    odm__os.sync_data = failing_sync_data;
-    odm__os.sync_directory = failing_sync_directory;
-    odm__os.make_directory = failing_make_directory;
-    odm__os.rename_new = failing_rename_new;
-    odm__os.random_bytes = failing_random_bytes;
-    odm__os.list = failing_list;
-}
-
 /* Whichever call fails, it is a status, the source is as it was, and the same place can be used again. */
 Test(backup, any_call_may_fail)
 {
@@ -328,8 +285,7 @@ Test(backup, any_call_may_fail)
             size_t descriptors = descriptor_count();
             fail_call(n, kind == 0 ? EIO : ENOSPC);
             odm_status status = odm_backup(map, to, NULL, NULL);
-            failed = call_number >= n;
-            fail_at = 0;
+            failed = fail_no_more();
             cr_assert_eq(descriptor_count(), descriptors, "call %zu: %zu descriptors, not %zu, after %s", n,
                          descriptor_count(), descriptors, odm_status_name(status));
             if (status != ODM_OK) {

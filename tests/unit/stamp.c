@@ -16,6 +16,7 @@
 #include "image.h"
 #include "map.h"
 #include "oracle.h"
+#include "failing.h"
 #include "support.h"
 
 TestSuite(stamp, .init = lies_begin, .fini = remove_temp_directories, .timeout = 120);
@@ -654,51 +655,6 @@ Test(stamp, is_never_put_after_a_failed_sync)
 
 /* ---- every step fails, every step is the last ------------------------------------------------------------------------ */
 
-static size_t fail_at, call_number;
-static int fail_errno;
-
-static bool fails_now(void)
-{
-    if (++call_number != fail_at) return false;
-    errno = fail_errno;
-    return true;
-}
-#define FAILING(result, name, parameters, arguments)         \
-    static result failing_##name parameters                  \
-    {                                                        \
-        return fails_now() ? -1 : real_os()->name arguments; \
-    }
-FAILING(int, open, (int directory, const char *name, int flags, mode_t mode), (directory, name, flags, mode))
-FAILING(ssize_t, read_at, (int fd, void *buffer, size_t size, off_t offset), (fd, buffer, size, offset))
-FAILING(ssize_t, write_at, (int fd, const void *buffer, size_t size, off_t offset), (fd, buffer, size, offset))
-FAILING(int, sync_data, (int fd), (fd))
-FAILING(int, sync_directory, (int fd), (fd))
-FAILING(int, sync_map, (void *base, size_t size), (base, size))
-FAILING(int, unlink, (int directory, const char *name, bool is_directory), (directory, name, is_directory))
-FAILING(int, random_bytes, (void *buffer, size_t size), (buffer, size))
-FAILING(int, list, (int directory, void (*found)(void *, const char *), void *context), (directory, found, context))
-
-static void fail_call(size_t n, int number)
-{
-    call_number = 0;
-    fail_at = n;
-    fail_errno = number;
-    odm__os.open = failing_open;
-    odm__os.read_at = failing_read_at;
-    odm__os.write_at = failing_write_at;
-    odm__os.sync_data = failing_sync_data;
-    odm__os.sync_directory = failing_sync_directory;
-    odm__os.sync_map = failing_sync_map;
-    odm__os.unlink = failing_unlink;
-    odm__os.random_bytes = failing_random_bytes;
-    odm__os.list = failing_list;
-}
-
-static void fail_no_more(void)
-{
-    fail_at = 0;
-}
-
 /* Whichever call of a closing fails, the handle is gone, its answer says whether there is a stamp, and nothing is lost. */
 Test(stamp, any_call_of_closing_may_fail)
 {
@@ -715,8 +671,7 @@ Test(stamp, any_call_of_closing_may_fail)
             ok(odm_remove(map, "key 0", 5));
             fail_call(n, numbers[k]);
             odm_status status = close_with_stamp(map);
-            failed = call_number >= n;
-            fail_no_more();
+            failed = fail_no_more();
             cr_assert_eq(descriptor_count(), descriptors, "call %zu", n);
             if (status == ODM_OK) cr_assert(is_stamped(path), "call %zu", n);
             for (uint64_t boot = 0; boot < 3; boot++) {
@@ -747,8 +702,7 @@ Test(stamp, any_call_of_withdrawing_may_fail)
         uint64_t tail = tail_of(map);
         fail_call(n, EIO);
         odm_status status = odm_put(map, "a", 1, "1", 1);
-        failed = call_number >= n;
-        fail_no_more();
+        failed = fail_no_more();
         if (status != ODM_OK) cr_assert_eq(tail_of(map), tail, "call %zu: %s", n, odm_status_name(status));
         if (status != ODM_OK) ok(odm_put(map, "a", 1, "1", 1));
         cr_assert_not(is_stamped(path), "call %zu", n);
