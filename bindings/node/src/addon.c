@@ -1031,28 +1031,27 @@ static napi_value share(napi_env env, napi_callback_info info)
     return NULL;
 }
 
-/* statusName(status): 'ODM_E_CORRUPT'. */
-static napi_value status_name(napi_env env, napi_callback_info info)
+static napi_value status_text(napi_env env, napi_callback_info info, const char *(*describe)(odm_status))
 {
     size_t argc = 1;
     napi_value argv[1], result;
     int32_t status;
     TRY(napi_get_cb_info(env, info, &argc, argv, NULL, NULL));
     TRY(napi_get_value_int32(env, argv[0], &status));
-    TRY(napi_create_string_latin1(env, odm_status_name(status), NAPI_AUTO_LENGTH, &result));
+    TRY(napi_create_string_latin1(env, describe(status), NAPI_AUTO_LENGTH, &result));
     return result;
+}
+
+/* statusName(status): 'ODM_E_CORRUPT'. */
+static napi_value status_name(napi_env env, napi_callback_info info)
+{
+    return status_text(env, info, odm_status_name);
 }
 
 /* statusMessage(status) */
 static napi_value status_message(napi_env env, napi_callback_info info)
 {
-    size_t argc = 1;
-    napi_value argv[1], result;
-    int32_t status;
-    TRY(napi_get_cb_info(env, info, &argc, argv, NULL, NULL));
-    TRY(napi_get_value_int32(env, argv[0], &status));
-    TRY(napi_create_string_latin1(env, odm_status_message(status), NAPI_AUTO_LENGTH, &result));
-    return result;
+    return status_text(env, info, odm_status_message);
 }
 
 static void environment_free(napi_env env, void *data, void *hint)
