@@ -520,15 +520,15 @@ static odm_status move_step(struct odm_map *map, odm_progress *progress, bool *o
     *over = at >= target;
 
     // After a failed sync nothing can go before everything has been written anew.
-    bool retire = emptied > head_of(map) && !sync_has_failed(map);
-    if (status == ODM_E_NO_SPACE && retire) {
+    bool may_retire = emptied > head_of(map) && !sync_has_failed(map);
+    if (status == ODM_E_NO_SPACE && may_retire) {
         uint64_t head = head_of(map);
         odm_status synced = odm__sync(map);
         if (synced != ODM_OK) return synced;
         make_spares(map);
         return head_of(map) != head ? ODM_OK : status;
     }
-    if (status == ODM_OK && retire && odm__log_bytes(map->writer.log, head_of(map), emptied) >= RETIRE_BYTES) {
+    if (status == ODM_OK && may_retire && odm__log_bytes(map->writer.log, head_of(map), emptied) >= RETIRE_BYTES) {
         status = odm__sync(map);
     }
     return status;
