@@ -14,7 +14,8 @@
 /* Check B: over the value. */
 static inline uint32_t check_value(const void *value, uint64_t value_size, uint64_t seed, uint64_t address)
 {
-    return (uint32_t)XXH3_64bits_withSeed(value, value_size, seed ^ address);
+    seed ^= address;
+    return (uint32_t)(value_size == 8 ? hash_8(value, seed) : XXH3_64bits_withSeed(value, value_size, seed));
 }
 
 /* Bytes 4 to 23 of a header. */
@@ -29,20 +30,16 @@ static inline void checked_header(unsigned char *bytes, uint32_t word, uint32_t 
     memcpy(bytes + sizeof words, &lsn_high, sizeof lsn_high);
 }
 
-/* Check A: over bytes 4 to 23 of the header and the key. For reserved records and fillers: without a key, and with
- * check_b taken as 0. */
-static inline uint32_t check_header(uint32_t word, uint32_t value_size, uint32_t check_b, uint64_t lsn, const void *key,
-                                    uint64_t key_size, uint64_t seed, uint64_t address)
+/* Check A with a key of any size. */
+static __attribute__((noinline, unused)) uint32_t check_header_usual(uint32_t word, uint32_t value_size,
+                                                                     uint32_t check_b, uint64_t lsn, const void *key,
+                                                                     uint64_t key_size, uint64_t seed, uint64_t address)
 {
     enum { AT_ONCE_MAX = 256 };
     unsigned char bytes[CHECKED_HEADER_SIZE + AT_ONCE_MAX];
     checked_header(bytes, word, value_size, check_b, lsn);
     if (key_size <= AT_ONCE_MAX) {
-        if (key_size == 8) { // not worth a call
-            memcpy(bytes + CHECKED_HEADER_SIZE, key, 8);
-        } else if (key_size != 0) {
-            memcpy(bytes + CHECKED_HEADER_SIZE, key, key_size);
-        }
+        memcpy(bytes + CHECKED_HEADER_SIZE, key, key_size);
         return (uint32_t)XXH3_64bits_withSeed(bytes, CHECKED_HEADER_SIZE + key_size, seed ^ address);
     }
     XXH3_state_t state;
@@ -51,6 +48,24 @@ static inline uint32_t check_header(uint32_t word, uint32_t value_size, uint32_t
     XXH3_64bits_update(&state, bytes, CHECKED_HEADER_SIZE);
     XXH3_64bits_update(&state, key, key_size);
     return (uint32_t)XXH3_64bits_digest(&state);
+}
+
+/* Check A: over bytes 4 to 23 of the header and the key. For reserved records and fillers: without a key, and with
+ * check_b taken as 0. */
+static inline uint32_t check_header(uint32_t word, uint32_t value_size, uint32_t check_b, uint64_t lsn, const void *key,
+                                    uint64_t key_size, uint64_t seed, uint64_t address)
+{
+    const uint64_t first[2] = {word | (uint64_t)value_size << 32, check_b | lsn << 32};
+    if (key_size == 0) {
+        const uint64_t last[2] = {value_size | (uint64_t)check_b << 32, lsn};
+        return (uint32_t)hash_17_to_32(first, last, CHECKED_HEADER_SIZE, seed ^ address);
+    }
+    if (key_size == 8) {
+        uint64_t last[2] = {lsn, 0};
+        memcpy(&last[1], key, 8);
+        return (uint32_t)hash_17_to_32(first, last, CHECKED_HEADER_SIZE + 8, seed ^ address);
+    }
+    return check_header_usual(word, value_size, check_b, lsn, key, key_size, seed, address);
 }
 
 /* `first` of a record that is reserved, or a filler. */

@@ -23,9 +23,25 @@ extern uint64_t odm__test_hash_mask; // ANDed to every hash: a test makes keys c
 /* Keys up to this are hashed without a loop or a call. */
 enum { HASH_SHORT_MAX = 16 };
 
+/* XXH3_64bits_withSeed of 8 bytes, which is what many keys and values have: without a call or a look at the size. */
+static inline __attribute__((flatten)) uint64_t hash_8(const void *bytes, uint64_t seed)
+{
+    return XXH3_64bits_withSeed(bytes, 8, seed);
+}
+
+/* The same of 17 to 32 bytes that are still in registers: `first` and `last` are the first and the last 16 of them, and overlap.
+ * Bytes that are stored and then loaded across two stores would wait until the stores have left the processor. */
+static inline uint64_t hash_17_to_32(const uint64_t first[2], const uint64_t last[2], uint64_t size, uint64_t seed)
+{
+    uint64_t sum = size * XXH_PRIME64_1;
+    sum += XXH3_mix16B((const unsigned char *)first, XXH3_kSecret, seed);
+    sum += XXH3_mix16B((const unsigned char *)last, XXH3_kSecret + 16, seed);
+    return XXH3_avalanche(sum);
+}
+
 static inline uint64_t hash_key(const void *key, size_t key_size, uint64_t seed)
 {
-    return XXH3_64bits_withSeed(key, key_size, seed) & TEST_HASH_MASK;
+    return (key_size == 8 ? hash_8(key, seed) : XXH3_64bits_withSeed(key, key_size, seed)) & TEST_HASH_MASK;
 }
 
 static inline uint32_t hash_stripe(uint64_t hash, unsigned stripe_bits)
