@@ -34,29 +34,35 @@ struct lookup {
     const unsigned char *key;
     size_t key_size;
     uint64_t hash;
-    odm__u64 *line; // at which its probe begins, or NULL
-    uint64_t slot;  // that probably names its record; 0 if none of the line does
+    odm__u64 *line;               // at which its probe begins, or NULL
+    struct record_header *record; // that is probably its own, or NULL
+    uint64_t left;                // bytes that record's segment has from there
 };
 
 /* Hashes a group of keys and brings what their lookups will touch into the cache. */
-static void fetch_group(struct reader *reader, const struct keys *keys, size_t first, size_t count, bool to_write,
-                        struct lookup *lookups)
+static inline __attribute__((always_inline)) void fetch_group(struct reader *reader, const struct keys *keys,
+                                                              size_t first, size_t count, bool to_write,
+                                                              struct lookup *lookups)
 {
+    uint64_t start = end_before(keys->ends, first);
     for (size_t i = 0; i < count; ++i) {
         struct lookup *lookup = &lookups[i];
-        lookup->key = key_of(keys, first + i, &lookup->key_size);
+        uint64_t end = keys->ends[first + i];
+        lookup->key_size = (size_t)(end - start);
+        lookup->key = lookup->key_size == 0 ? NULL : keys->bytes + start;
         lookup->hash = hash_key(lookup->key, lookup->key_size, reader->seed);
         lookup->line = odm__index_fetch(&reader->index, lookup->hash, to_write);
+        start = end;
     }
     for (size_t i = 0; i < count; ++i) {
         struct lookup *lookup = &lookups[i];
         uint32_t matches = lookup->line == NULL ? 0 : odm__line_matches(lookup->line, hash_tag(lookup->hash));
-        lookup->slot = SLOT_EMPTY;
-        if (matches == 0) continue;
-        lookup->slot = atomic_load_explicit(&lookup->line[__builtin_ctz(matches)], memory_order_acquire);
-        const struct segment_view *view = &reader->views[slot_number(lookup->slot)];
-        // Where nothing is mapped base is NULL; a prefetch from anywhere does no harm.
-        uintptr_t record = (uintptr_t)view->base + slot_offset(lookup->slot);
+        lookup->record = NULL;
+        if (__builtin_expect(matches == 0, 0)) continue;
+        uint64_t slot = atomic_load_explicit(&lookup->line[__builtin_ctz(matches)], memory_order_acquire);
+        lookup->record = odm__reader_aim(reader, slot, &lookup->left);
+        // Prefetching from NULL, where nothing is mapped, does no harm.
+        uintptr_t record = (uintptr_t)lookup->record;
         __builtin_prefetch((const void *)record);
         __builtin_prefetch((const void *)(record + RECORD_HEADER_SIZE + padded(lookup->key_size))); // its value
     }
@@ -86,9 +92,10 @@ static inline odm_status find_fetched(struct reader *reader, const struct lookup
                                       const struct record_header **record, odm_error *error)
 {
     // What was fetched before the reader has looked anew is not believed.
-    *record = NULL;
-    if (reader->recycled == recycled) *record = odm__reader_match(reader, lookup->slot, lookup->key, lookup->key_size);
-    if (__builtin_expect(*record != NULL && !odm__reader_is_stale(reader) && !reader->verify, 1)) return ODM_OK;
+    bool found = reader->recycled == recycled && lookup->record != NULL &&
+                 odm__record_holds(lookup->record, lookup->left, lookup->key, lookup->key_size);
+    *record = lookup->record;
+    if (__builtin_expect(found && !odm__reader_is_stale(reader) && !reader->verify, 1)) return ODM_OK;
     return odm__reader_find(reader, lookup->key, lookup->key_size, lookup->hash, record, error);
 }
 

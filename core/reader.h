@@ -130,19 +130,34 @@ static inline bool same_bytes(const void *a, const void *b, size_t size)
     return true;
 }
 
+/* Where the record a slot names would stand, and how many bytes its segment has from there; NULL if that is not mapped. Nothing
+ * is read from there. */
+static inline struct record_header *odm__reader_aim(const struct reader *reader, uint64_t slot, uint64_t *left)
+{
+    const struct segment_view *view = &reader->views[slot_number(slot)];
+    uint64_t offset = slot_offset(slot);
+    *left = view->end - offset;
+    if (__builtin_expect(offset >= view->end, 0)) return NULL;
+    return (struct record_header *)(uintptr_t)(view->base + offset);
+}
+
+/* Whether a whole record that holds this key stands there. */
+static inline bool odm__record_holds(struct record_header *record, uint64_t left, const void *key, size_t key_size)
+{
+    // A header and a key may be read before the end is checked: SEGMENT_GUARD bytes follow.
+    uint32_t word = (uint32_t)(atomic_load_explicit(&record->first, memory_order_relaxed) >> 32);
+    return word == record_word(RECORD_PUT, key_size) && same_bytes(record_key(record), key, key_size) &&
+           record_size(key_size, record->value_size) <= left;
+}
+
 /* The record a slot names, if it is mapped and whole of length and holds this key; else NULL. Believed only after comparing
  * `recycled`. */
 static inline const struct record_header *odm__reader_match(const struct reader *reader, uint64_t slot, const void *key,
                                                             size_t key_size)
 {
-    const struct segment_view *view = &reader->views[slot_number(slot)];
-    uint64_t offset = slot_offset(slot);
-    if (__builtin_expect(offset >= view->end, 0)) return NULL;
-    // A header and a key may be read before the end is checked: SEGMENT_GUARD bytes follow.
-    struct record_header *header = (struct record_header *)(uintptr_t)(view->base + offset);
-    uint32_t word = (uint32_t)(atomic_load_explicit(&header->first, memory_order_relaxed) >> 32);
-    if (word != record_word(RECORD_PUT, key_size) || !same_bytes(record_key(header), key, key_size)) return NULL;
-    return offset + record_size(key_size, header->value_size) <= view->end ? header : NULL;
+    uint64_t left;
+    struct record_header *record = odm__reader_aim(reader, slot, &left);
+    return record != NULL && odm__record_holds(record, left, key, key_size) ? record : NULL;
 }
 
 /* The common case of odm__reader_find: the key's record, if it is found in the first line of its probe and nothing is in the
