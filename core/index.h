@@ -102,6 +102,24 @@ static inline uint64_t odm__index_word_at_once(const struct index *index, uint64
     return atomic_load_explicit(&cache->words[hash >> cache->shift & cache->mask], memory_order_acquire);
 }
 
+/* Where the directory word for a hash stands, as long as the root is as it was when that was asked. */
+struct word_place {
+    const odm__u64 *root_at;
+    uint64_t root;
+    odm__u64 *word_at;
+};
+static inline struct word_place odm__index_word_place(const struct index *index, uint64_t hash)
+{
+    const struct root_cache *cache = &index->roots[hash_stripe(hash, index->stripe_bits)];
+    return (struct word_place){cache->at, cache->root, &cache->words[hash >> cache->shift & cache->mask]};
+}
+/* The word; or one that no chunk has, if the root is another by now. */
+static inline uint64_t odm__word_at(const struct word_place *place)
+{
+    if (atomic_load_explicit(place->root_at, memory_order_acquire) != place->root) return UINT64_MAX;
+    return atomic_load_explicit(place->word_at, memory_order_acquire);
+}
+
 /* The directory word for a hash. */
 static inline odm_status odm__index_word(struct index *index, uint64_t hash, uint64_t *word, odm_error *error)
 {

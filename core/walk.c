@@ -7,7 +7,16 @@
 #include "os.h"
 #include "status.h"
 
-enum { PREFETCH_AHEAD = 20 };
+// Entries ahead of the one that is returned: there a record is fetched, then its end, once its sizes can be read.
+enum { FETCH_AHEAD = 24, FETCH_END_AHEAD = 8, FETCHED = 32 };
+_Static_assert(FETCHED > FETCH_AHEAD, "what was fetched stays until it is returned");
+
+/* An entry whose record was fetched. */
+struct fetched {
+    struct record_header *record; // NULL: its slot names no place in a segment
+    uint64_t left;                // bytes that the segment has from there
+    uint32_t slot;                // which of the chunk
+};
 
 struct odm_iter {
     struct odm_iter *next; // of the same handle
@@ -16,9 +25,14 @@ struct odm_iter {
     uint64_t from;         // hashes below it are left out: where the walk was resumed
     bool over;
     bool loaded;
-    uint32_t at;         // next slot of the copy
-    uint64_t recycled;   // when it was copied
-    uint64_t generation; // of the index it was copied from
+    uint32_t *entries; // the copy's slots that name a record
+    uint32_t entry_room;
+    uint32_t entry_count;
+    uint32_t at;                     // the next of them
+    struct fetched fetched[FETCHED]; // the entries from `at` on, each at its number modulo FETCHED
+    struct word_place word;          // of the chunk
+    uint64_t recycled;               // when it was copied
+    uint64_t generation;             // of the index it was copied from
     struct chunk_copy copy;
     struct segment_view *views; // the segments the copy names, by number modulo 2^16
     struct held_segment *held;  // a reference on each, and on those of earlier copies
@@ -88,6 +102,7 @@ odm_status odm_iter_close(odm_iter *iter)
         *link = iter->next;
     }
     odm__chunk_copy_free(&iter->copy);
+    free(iter->entries);
     odm__os.unmap(iter->views, READER_VIEW_COUNT * sizeof *iter->views);
     free(iter);
     return ODM_OK;
@@ -121,18 +136,38 @@ odm_status odm_iter_seek(odm_iter *iter, uint64_t position)
 
 /* ---- chunks ------------------------------------------------------------------------------------------------------- */
 
-static bool slot_names_a_record(uint64_t slot)
+/* Lists the slots of the copy that name a record. */
+static odm_status list_entries(struct odm_iter *iter)
 {
-    return slot != SLOT_EMPTY && slot != SLOT_TOMBSTONE;
+    if (iter->copy.slot_count > iter->entry_room) {
+        uint32_t *entries = realloc(iter->entries, iter->copy.slot_count * sizeof *entries);
+        if (entries == NULL) return odm__fail(&iter->map->error, ODM_E_NO_MEMORY, "out of memory");
+        iter->entries = entries;
+        iter->entry_room = iter->copy.slot_count;
+    }
+    const uint64_t *slots = iter->copy.slots;
+    uint32_t *entries = iter->entries;
+    uint32_t count = 0;
+    for (uint32_t i = 0, end = iter->copy.slot_count; i < end; ++i) {
+        entries[count] = i; // Without a branch, which the processor could not foresee.
+        count += (slots[i] != SLOT_EMPTY) & (slots[i] != SLOT_TOMBSTONE);
+    }
+    iter->entry_count = count;
+    return ODM_OK;
+}
+
+static uint64_t slot_of(const struct odm_iter *iter, uint32_t entry)
+{
+    return iter->copy.slots[iter->entries[entry]];
 }
 
 /* Takes a reference on each segment that the copy names. */
 static odm_status hold_segments(struct odm_iter *iter)
 {
     struct odm_map *map = iter->map;
-    for (uint32_t i = 0; i < iter->copy.slot_count; ++i) {
-        uint64_t slot = iter->copy.slots[i];
-        if (!slot_names_a_record(slot) || iter->views[slot_number(slot)].end != 0) continue;
+    for (uint32_t i = 0; i < iter->entry_count; ++i) {
+        uint64_t slot = slot_of(iter, i);
+        if (__builtin_expect(iter->views[slot_number(slot)].end != 0, 1)) continue;
         struct held_segment *held = malloc(sizeof *held);
         if (held == NULL) return odm__fail(&map->error, ODM_E_NO_MEMORY, "out of memory");
         odm_status status = odm__reader_segment_of(&map->reader, slot, &held->segment, &map->error);
@@ -147,6 +182,32 @@ static odm_status hold_segments(struct odm_iter *iter)
     return ODM_OK;
 }
 
+/* Fetches an entry's record. Always inlined: GCC takes out the call of a function that does nothing but fetch. */
+static inline __attribute__((always_inline)) void fetch_record(struct odm_iter *iter, uint32_t entry)
+{
+    if (entry >= iter->entry_count) return;
+    uint32_t i = iter->entries[entry];
+    uint64_t slot = iter->copy.slots[i], offset = slot_offset(slot);
+    const struct segment_view *view = &iter->views[slot_number(slot)];
+    struct fetched *fetched = &iter->fetched[entry % FETCHED];
+    fetched->record = offset < view->end ? (struct record_header *)(uintptr_t)(view->base + offset) : NULL;
+    fetched->left = view->end - offset;
+    fetched->slot = i;
+    __builtin_prefetch(fetched->record);
+}
+
+/* Fetches where an entry's record ends: who walks looks at values. */
+static inline __attribute__((always_inline)) void fetch_end(const struct odm_iter *iter, uint32_t entry)
+{
+    if (entry >= iter->entry_count) return;
+    // A header that begins in a segment may be read: SEGMENT_GUARD bytes follow.
+    const struct record_header *record = iter->fetched[entry % FETCHED].record;
+    if (record == NULL) return;
+    const unsigned char *value = record_value(record);
+    __builtin_prefetch(value);
+    __builtin_prefetch(value + record->value_size - 1);
+}
+
 /* Copies the chunk at the walk's position. */
 static odm_status load(struct odm_iter *iter)
 {
@@ -158,6 +219,7 @@ static odm_status load(struct odm_iter *iter)
         bool torn = false;
         odm_status status =
             odm__index_copy(&reader->index, iter->position, reader->recycled, &iter->copy, &torn, &iter->map->error);
+        if (status == ODM_OK && !torn) status = list_entries(iter);
         if (status == ODM_OK && !torn) status = hold_segments(iter);
         // Whatever it was, it is believed only if nothing was recycled meanwhile.
         if (!odm__reader_is_stale(reader)) {
@@ -169,6 +231,8 @@ static odm_status load(struct odm_iter *iter)
             iter->generation = reader->generation;
             iter->loaded = true;
             iter->at = 0;
+            iter->word = odm__index_word_place(&reader->index, iter->copy.hash_first);
+            for (uint32_t i = 0; i < FETCH_AHEAD; ++i) fetch_record(iter, i);
             return ODM_OK;
         }
         status = odm__reader_renew(reader, &iter->map->error);
@@ -177,20 +241,23 @@ static odm_status load(struct odm_iter *iter)
 }
 
 /* Whether slot i is still as it was copied, in a chunk that still counts. */
-static bool is_unchanged(struct odm_iter *iter, uint32_t i)
+static inline bool is_unchanged(struct odm_iter *iter, uint32_t i)
 {
     struct reader *reader = &iter->map->reader;
-    uint64_t word;
     if (iter->generation != reader->generation) return false; // The copied chunk may be unmapped by now.
-    if (odm__index_word(&reader->index, iter->copy.hash_first, &word, NULL) != ODM_OK || word != iter->copy.word)
-        return false;
+    if (__builtin_expect(odm__word_at(&iter->word) != iter->copy.word, 0)) {
+        iter->word = odm__index_word_place(&reader->index, iter->copy.hash_first); // The directory may have grown.
+        if (odm__word_at(&iter->word) != iter->copy.word) return false;
+    }
     if (atomic_load_explicit(&iter->copy.live[i], memory_order_acquire) != iter->copy.slots[i]) return false;
     return atomic_load_explicit(&reader->index.header->recycled, memory_order_acquire) == iter->recycled;
 }
 
 /* ---- entries ------------------------------------------------------------------------------------------------------ */
 
-static odm_status copied_record(struct odm_iter *iter, uint64_t slot, struct record *record)
+/* With all checks. */
+static __attribute__((noinline)) odm_status read_with_checks(const struct odm_iter *iter, uint64_t slot,
+                                                             struct record *record)
 {
     struct odm_map *map = iter->map;
     struct segment_view view = iter->views[slot_number(slot)];
@@ -212,57 +279,76 @@ static odm_status copied_record(struct odm_iter *iter, uint64_t slot, struct rec
                      (unsigned long long)slot_number(slot), (unsigned long long)slot_offset(slot));
 }
 
-/* Always inlined: GCC takes out the call of a function that does nothing but fetch. */
-static inline __attribute__((always_inline)) void prefetch(const struct odm_iter *iter)
+/* The record of an entry: the common case, of a put that lies within its segment. */
+static inline odm_status fetched_record(const struct odm_iter *iter, const struct fetched *fetched,
+                                        struct record *record)
 {
-    uint32_t ahead = iter->at + PREFETCH_AHEAD;
-    if (ahead >= iter->copy.slot_count) return;
-    uint64_t slot = iter->copy.slots[ahead];
-    if (!slot_names_a_record(slot)) return;
-    const unsigned char *record = iter->views[slot_number(slot)].base + slot_offset(slot);
-    __builtin_prefetch(record);
-    __builtin_prefetch(record + CACHE_LINE);
+    struct record_header *header = fetched->record;
+    if (__builtin_expect(header != NULL && !iter->map->reader.verify, 1)) {
+        // Acquire: partner of the release that stores it last.
+        uint32_t word = (uint32_t)(atomic_load_explicit(&header->first, memory_order_acquire) >> 32);
+        record->key_size = record_word_key_size(word);
+        record->value_size = header->value_size;
+        record->key = record_key(header);
+        record->value = record->key + padded(record->key_size);
+        bool whole = word == record_word(RECORD_PUT, record->key_size) &&
+                     record_size(record->key_size, record->value_size) <= fetched->left;
+        if (__builtin_expect(whole, 1)) return ODM_OK;
+    }
+    return read_with_checks(iter, iter->copy.slots[fetched->slot], record);
+}
+
+/* An entry that was changed since it was copied, as it is now; ODM_NOT_FOUND if it was removed. */
+static __attribute__((noinline)) odm_status find_changed(struct odm_iter *iter, struct record *record)
+{
+    struct reader *reader = &iter->map->reader;
+    const struct record_header *found;
+    uint64_t hash = hash_key(record->key, record->key_size, reader->seed);
+    odm_status status = odm__reader_find(reader, record->key, record->key_size, hash, &found, &iter->map->error);
+    if (status != ODM_OK) return status;
+    record->key = record_key(found);
+    record->value = record_value(found);
+    record->value_size = found->value_size;
+    return ODM_OK;
 }
 
 /* The next entry of the loaded chunk; ODM_DONE if there is none. */
-static odm_status next_in_chunk(struct odm_iter *iter, struct record *record)
+static inline __attribute__((always_inline)) odm_status next_in_chunk(struct odm_iter *iter, struct record *record)
 {
     struct reader *reader = &iter->map->reader;
-    while (iter->at < iter->copy.slot_count) {
-        prefetch(iter);
-        uint32_t i = iter->at++;
-        uint64_t slot = iter->copy.slots[i];
-        if (!slot_names_a_record(slot)) continue;
-        odm_status status = copied_record(iter, slot, record);
-        if (status != ODM_OK) return status;
+    while (iter->at < iter->entry_count) {
+        fetch_record(iter, iter->at + FETCH_AHEAD);
+        fetch_end(iter, iter->at + FETCH_END_AHEAD);
+        const struct fetched *fetched = &iter->fetched[iter->at++ % FETCHED];
+        odm_status status = fetched_record(iter, fetched, record);
+        if (__builtin_expect(status != ODM_OK, 0)) return status;
         bool partial = iter->copy.hash_first < iter->from;
         if (partial && hash_key(record->key, record->key_size, reader->seed) < iter->from) continue;
         reader->lent = true;
-        if (is_unchanged(iter, i)) return ODM_OK;
-
-        const struct record_header *found;
-        uint64_t hash = hash_key(record->key, record->key_size, reader->seed);
-        status = odm__reader_find(reader, record->key, record->key_size, hash, &found, &iter->map->error);
-        if (status == ODM_NOT_FOUND) continue;
-        if (status != ODM_OK) return status;
-        record->key = record_key(found);
-        record->value = record_value(found);
-        record->value_size = found->value_size;
-        return ODM_OK;
+        if (__builtin_expect(!is_unchanged(iter, fetched->slot), 0)) status = find_changed(iter, record);
+        if (status != ODM_NOT_FOUND) return status;
     }
     return ODM_DONE;
 }
 
-static odm_status next_entry(struct odm_iter *iter, struct record *record)
+/* Goes on to the next chunk. */
+static __attribute__((noinline)) odm_status next_chunk(struct odm_iter *iter)
 {
-    for (;;) {
-        if (iter->over) return ODM_DONE;
-        odm_status status = iter->loaded ? ODM_OK : load(iter);
-        if (status == ODM_OK) status = next_in_chunk(iter, record);
-        if (status != ODM_DONE) return status;
+    if (iter->loaded) {
         iter->loaded = false;
         iter->position = iter->copy.hash_last + 1;
         iter->over = iter->copy.hash_last == UINT64_MAX;
+    }
+    return iter->over ? ODM_DONE : load(iter);
+}
+
+static inline __attribute__((always_inline)) odm_status next_entry(struct odm_iter *iter, struct record *record)
+{
+    for (;;) {
+        odm_status status = iter->loaded ? next_in_chunk(iter, record) : ODM_DONE;
+        if (__builtin_expect(status != ODM_DONE, 1)) return status;
+        status = next_chunk(iter);
+        if (status != ODM_OK) return status;
     }
 }
 
@@ -275,7 +361,7 @@ odm_status odm_iter_next_many(odm_iter *iter, size_t *n, const void **keys, uint
     *n = 0;
     while (*n < room) {
         // The chunk that the entries of this call lie in stays loaded until the next call.
-        bool chunk_is_over = iter->loaded && iter->at >= iter->copy.slot_count;
+        bool chunk_is_over = iter->loaded && iter->at >= iter->entry_count;
         if (*n != 0 && chunk_is_over) break;
         struct record record;
         uint32_t at = iter->at;
