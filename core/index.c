@@ -297,11 +297,15 @@ static bool word_is_usual(const struct index *index, uint64_t word)
 }
 
 /* The fast path looks only at where a chunk begins; here it is used as a whole, and the file may have grown since. */
-static bool word_is_usable(struct index *index, uint64_t word, unsigned depth_max)
+static __attribute__((noinline, cold)) bool unusual_word_is_sane(struct index *index, uint64_t word)
+{
+    return word_is_sane(index, word) || (limit_refresh(index, NULL) == ODM_OK && word_is_sane(index, word));
+}
+
+static inline bool word_is_usable(struct index *index, uint64_t word, unsigned depth_max)
 {
     if (word_depth(word) > depth_max) return false;
-    if (__builtin_expect(word_is_usual(index, word), 1)) return true;
-    return word_is_sane(index, word) || (limit_refresh(index, NULL) == ODM_OK && word_is_sane(index, word));
+    return __builtin_expect(word_is_usual(index, word), 1) || unusual_word_is_sane(index, word);
 }
 
 odm_status odm__index_seek_slowly(struct index *index, uint64_t hash, uint64_t *word, odm_error *error)
@@ -773,12 +777,17 @@ static odm_status change_shape(struct index *index, uint64_t hash, const struct 
     return chunk_split(index, stripe_number, chunk, source, error);
 }
 
-odm_status odm__index_make_room(struct index *index, uint64_t hash, const struct hash_source *source,
-                                struct chunk *chunk, odm_error *error)
+static bool has_room(const struct chunk *chunk)
 {
-    for (;;) {
+    return atomic_load_explicit(chunk->used, memory_order_relaxed) < used_max(chunk);
+}
+
+static __attribute__((noinline)) odm_status make_room_slowly(struct index *index, uint64_t hash,
+                                                             const struct hash_source *source, struct chunk *chunk,
+                                                             odm_error *error)
+{
+    while (!has_room(chunk)) {
         uint32_t used = atomic_load_explicit(chunk->used, memory_order_relaxed);
-        if (__builtin_expect(used < used_max(chunk), 1)) return ODM_OK;
         odm_error detail = {.struct_size = sizeof detail};
         odm_status status = change_shape(index, hash, chunk, source, &detail);
         // A full disk: go on while one slot stays empty.
@@ -788,6 +797,13 @@ odm_status odm__index_make_room(struct index *index, uint64_t hash, const struct
         if (status == ODM_OK) status = odm__index_chunk(index, hash, chunk, error);
         if (status != ODM_OK) return status;
     }
+    return ODM_OK;
+}
+
+odm_status odm__index_make_room(struct index *index, uint64_t hash, const struct hash_source *source,
+                                struct chunk *chunk, odm_error *error)
+{
+    return __builtin_expect(has_room(chunk), 1) ? ODM_OK : make_room_slowly(index, hash, source, chunk, error);
 }
 
 /* ---- copying all --------------------------------------------------------------------------------------------------- */
@@ -899,9 +915,9 @@ odm_status odm__index_copy(struct index *index, uint64_t hash, uint64_t recycled
     copy->word = word;
     copy->live = chunk_slots(index, word);
     copy->slot_count = slot_count;
-    for (uint32_t i = 0; i < slot_count; ++i) {
-        copy->slots[i] = atomic_load_explicit(&copy->live[i], memory_order_acquire);
-    }
+    odm__u64 *live = copy->live;
+    uint64_t *slots = copy->slots;
+    for (uint32_t i = 0; i < slot_count; ++i) slots[i] = atomic_load_explicit(&live[i], memory_order_acquire);
     unsigned top = index->stripe_bits + word_depth(word);
     copy->hash_last = top == 0 ? UINT64_MAX : hash | UINT64_MAX >> top;
     copy->hash_first = top == 0 ? 0 : hash & ~(UINT64_MAX >> top);

@@ -85,8 +85,8 @@ static bool take_from(const struct lock_client *client, odm__u64 *word, uint64_t
                                                    memory_order_relaxed);
 }
 
-static odm_status take_slowly(const struct lock_client *client, struct lock_line *lock, uint32_t wait_ms,
-                              const char *what, odm_error *error)
+static __attribute__((noinline, cold)) odm_status take_slowly(const struct lock_client *client, struct lock_line *lock,
+                                                              uint32_t wait_ms, const char *what, odm_error *error)
 {
     odm__u64 *word = &lock->word;
     for (int i = 0; i < SPINS; ++i) {
@@ -140,12 +140,17 @@ static odm_status take_slowly(const struct lock_client *client, struct lock_line
 odm_status odm__lock_take(const struct lock_client *client, struct lock_line *lock, uint32_t wait_ms, const char *what,
                           bool *mend, odm_error *error)
 {
-    odm_status status = ODM_OK;
     uint64_t seen = atomic_load_explicit(&lock->word, memory_order_relaxed);
     bool taken = word_number(seen) == 0 && take_from(client, &lock->word, seen, seen & WAITERS);
-    if (__builtin_expect(!taken, 0)) status = take_slowly(client, lock, wait_ms, what, error);
-    *mend = status == ODM_OK && atomic_load_explicit(&lock->dirty, memory_order_relaxed) != 0;
-    return status;
+    if (__builtin_expect(!taken, 0)) {
+        odm_status status = take_slowly(client, lock, wait_ms, what, error);
+        if (status != ODM_OK) {
+            *mend = false;
+            return status;
+        }
+    }
+    *mend = atomic_load_explicit(&lock->dirty, memory_order_relaxed) != 0;
+    return ODM_OK;
 }
 
 void odm__lock_mended(struct lock_line *lock)

@@ -850,7 +850,7 @@ enum obstacle {
 };
 
 /* Rolls over to the first spare with room, if this class of record may and the spare is mapped. */
-static enum obstacle roll(struct log_writer *writer, enum append_class class, uint64_t size, uint64_t *number)
+static __attribute__((noinline)) enum obstacle roll(struct log_writer *writer, enum append_class class, uint64_t size, uint64_t *number)
 {
     struct log *log = writer->log;
     struct lock_file *lock = log->lock;
@@ -911,20 +911,26 @@ static void reserve_at_tail(struct log_writer *writer, uint64_t tail, uint64_t s
     atomic_store_explicit(&lock->tail, tail + size / ADDRESS_UNIT, memory_order_release);
 }
 
+/* Makes the spare that is mapped the tail, if it has become the tail. */
+static __attribute__((noinline)) bool tail_is_spare(struct log_writer *writer, uint64_t number)
+{
+    if (writer->spare == NULL || writer->spare->number != number) return false;
+    struct segment *old = writer->tail, *spare = writer->spare;
+    writer->spare = NULL; // Never both the same, as a child forked meanwhile may see it.
+    kill_fence();
+    writer->tail = spare;
+    kill_fence();
+    writer->spare = old; // Let go of later, while no lock is held.
+    ++writer->segments;
+    return true;
+}
+
 /* Sees to it that the segment the tail lies in is mapped for writing: as the spare just rolled over to, if by this writer. */
-static enum obstacle tail_ready(struct log_writer *writer, uint64_t tail)
+static inline enum obstacle tail_ready(struct log_writer *writer, uint64_t tail)
 {
     uint64_t number = address_number(tail);
-    if (writer->tail == NULL || writer->tail->number != number) {
-        if (writer->spare == NULL || writer->spare->number != number) return OBSTACLE_TAIL_NOT_MAPPED;
-        struct segment *old = writer->tail, *spare = writer->spare;
-        writer->spare = NULL; // Never both the same, as a child forked meanwhile may see it.
-        kill_fence();
-        writer->tail = spare;
-        kill_fence();
-        writer->spare = old; // Let go of later, while no lock is held.
-        ++writer->segments;
-    }
+    bool ready = writer->tail != NULL && writer->tail->number == number;
+    if (__builtin_expect(!ready, 0) && !tail_is_spare(writer, number)) return OBSTACLE_TAIL_NOT_MAPPED;
     // Checked, not asserted: the tail comes from a file.
     uint64_t offset = address_offset(tail);
     return offset < SEGMENT_HEADER_SIZE || offset > writer->tail->size ? OBSTACLE_DAMAGE : OBSTACLE_NONE;
@@ -963,7 +969,7 @@ static enum obstacle try_roll(struct log_writer *writer, uint64_t *number)
 }
 
 /* Takes an obstacle out of the way, while the append lock is not held; size: of the record that is to be appended. */
-static odm_status overcome(struct log_writer *writer, uint64_t head, enum obstacle obstacle, uint64_t number,
+static __attribute__((noinline)) odm_status overcome(struct log_writer *writer, uint64_t head, enum obstacle obstacle, uint64_t number,
                            enum append_class class, uint64_t size, odm_error *error)
 {
     switch (obstacle) {

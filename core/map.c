@@ -170,32 +170,42 @@ odm_status odm__map_mend_replacement(struct odm_map *map)
     return status;
 }
 
-static odm_status stripe_take(struct odm_map *map, uint32_t number)
+static odm_status stripe_lock(struct odm_map *map, uint32_t number, bool *mend)
 {
-    struct lock_file *file = map->store->client.file;
-    struct lock_line *lock = &file->stripes[number];
-    for (;;) {
-        bool mend;
-        odm_status status = odm__lock_take(&map->store->client, lock, map->wait_ms, "a stripe", &mend, &map->error);
-        if (__builtin_expect(status != ODM_OK, 0)) return status;
-        if (__builtin_expect(mend && atomic_load_explicit(&file->replacing, memory_order_acquire) != 0, 0)) {
-            // Its owner died over the whole index: that first, while holding nothing.
-            odm__lock_give(&map->store->client, lock);
-            status = odm__map_mend_replacement(map);
-            if (status != ODM_OK) return status;
-            continue;
-        }
-        // Once, under the lock: from here on what this stripe names can not leave.
-        if (odm__reader_is_stale(&map->reader)) status = odm__reader_renew(&map->reader, &map->error);
-        if (mend && status == ODM_OK) status = stripe_mend(map, number);
-        if (__builtin_expect(status != ODM_OK, 0)) odm__lock_give(&map->store->client, lock);
-        return status;
-    }
+    struct lock_line *lock = &map->store->client.file->stripes[number];
+    return odm__lock_take(&map->store->client, lock, map->wait_ms, "a stripe", mend, &map->error);
 }
 
 static void stripe_give(struct odm_map *map, uint32_t number)
 {
     odm__lock_give(&map->store->client, &map->store->client.file->stripes[number]);
+}
+
+/* A stripe that was taken is to be mended, or something was recycled since this handle last looked. */
+static __attribute__((noinline, cold)) odm_status stripe_settle(struct odm_map *map, uint32_t number, bool mend)
+{
+    odm_status status = ODM_OK;
+    while (mend && atomic_load_explicit(&map->store->client.file->replacing, memory_order_acquire) != 0) {
+        // Its owner died over the whole index: that first, while holding nothing.
+        stripe_give(map, number);
+        status = odm__map_mend_replacement(map);
+        if (status == ODM_OK) status = stripe_lock(map, number, &mend);
+        if (status != ODM_OK) return status;
+    }
+    if (odm__reader_is_stale(&map->reader)) status = odm__reader_renew(&map->reader, &map->error);
+    if (mend && status == ODM_OK) status = stripe_mend(map, number);
+    if (status != ODM_OK) stripe_give(map, number);
+    return status;
+}
+
+static odm_status stripe_take(struct odm_map *map, uint32_t number)
+{
+    bool mend;
+    odm_status status = stripe_lock(map, number, &mend);
+    if (__builtin_expect(status != ODM_OK, 0)) return status;
+    // Once, under the lock: from here on what this stripe names can not leave.
+    if (__builtin_expect(mend || odm__reader_is_stale(&map->reader), 0)) return stripe_settle(map, number, mend);
+    return ODM_OK;
 }
 
 static void give_first(struct odm_map *map, uint32_t count)

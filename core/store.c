@@ -404,9 +404,8 @@ odm_status odm__store_attach(struct store *store, odm_error *error)
     return status;
 }
 
-odm_status odm__store_begin_writing(struct store *store, uint32_t wait_ms, odm_error *error)
+odm_status odm__store_begin_writing_slowly(struct store *store, uint32_t wait_ms, odm_error *error)
 {
-    if (__builtin_expect(atomic_load_explicit(&store->may_write, memory_order_acquire), 1)) return ODM_OK;
     odm_status status = odm__store_attach(store, error);
     if (status != ODM_OK) return status;
     if (!store->in_memory) {

@@ -60,7 +60,12 @@ void odm__store_release(struct store *store);
 odm_status odm__store_attach(struct store *store, odm_error *error);
 
 /* The same, and sees to it that no stamp stands any more: before anything is written to log or index. */
-odm_status odm__store_begin_writing(struct store *store, uint32_t wait_ms, odm_error *error);
+odm_status odm__store_begin_writing_slowly(struct store *store, uint32_t wait_ms, odm_error *error);
+static inline odm_status odm__store_begin_writing(struct store *store, uint32_t wait_ms, odm_error *error)
+{
+    if (__builtin_expect(atomic_load_explicit(&store->may_write, memory_order_acquire), 1)) return ODM_OK;
+    return odm__store_begin_writing_slowly(store, wait_ms, error);
+}
 
 /* Whether the caller's reference is the last. If so no other handle of this process will share the store. */
 bool odm__store_begin_closing(struct store *store);
