@@ -21,8 +21,7 @@ struct fetched {
 struct odm_iter {
     struct odm_iter *next; // of the same handle
     struct odm_map *map;   // NULL once it was closed
-    uint64_t position;     // the next chunk's first hash, while none is loaded
-    uint64_t from;         // hashes below it are left out: where the walk was resumed
+    uint64_t position;     // hashes below it are over: the chunk to read, loaded or not, is the one it lies in
     bool over;
     bool loaded;
     uint32_t *entries; // the copy's slots that name a record
@@ -120,8 +119,7 @@ odm_status odm_iter_position(const odm_iter *iter, uint64_t *position)
 {
     if (iter == NULL || iter->map == NULL) return ODM_E_INVALID;
     if (position == NULL) return odm__fail(&iter->map->error, ODM_E_INVALID, "odm_iter_position: position is NULL");
-    uint64_t first = iter->loaded ? iter->copy.hash_first : iter->position;
-    *position = iter->over ? UINT64_MAX : first < iter->from ? iter->from : first;
+    *position = iter->over ? UINT64_MAX : iter->position;
     return ODM_OK;
 }
 
@@ -129,7 +127,7 @@ odm_status odm_iter_seek(odm_iter *iter, uint64_t position)
 {
     if (iter == NULL || iter->map == NULL) return ODM_E_INVALID;
     unload(iter);
-    iter->position = iter->from = position;
+    iter->position = position;
     iter->over = position == UINT64_MAX;
     return ODM_OK;
 }
@@ -322,8 +320,9 @@ static inline __attribute__((always_inline)) odm_status next_in_chunk(struct odm
         const struct fetched *fetched = &iter->fetched[iter->at++ % FETCHED];
         odm_status status = fetched_record(iter, fetched, record);
         if (__builtin_expect(status != ODM_OK, 0)) return status;
-        bool partial = iter->copy.hash_first < iter->from;
-        if (partial && hash_key(record->key, record->key_size, reader->seed) < iter->from) continue;
+        // Where the walk was resumed; or in an index built anew, whose chunk here holds what came from a smaller one, too.
+        bool partial = iter->copy.hash_first < iter->position;
+        if (partial && hash_key(record->key, record->key_size, reader->seed) < iter->position) continue;
         reader->lent = true;
         if (__builtin_expect(!is_unchanged(iter, fetched->slot), 0)) status = find_changed(iter, record);
         if (status != ODM_NOT_FOUND) return status;

@@ -102,6 +102,38 @@ Test(walk, visits_every_key_once_while_chunks_split)
     odm_close(map);
 }
 
+/* Keys that are there throughout come exactly once, although the index is built anew under the walk with fewer and larger
+ * chunks. It once came to a chunk that also held hashes it had been at already, and gave their keys again.
+ * Method: the index of many keys, of which few are left, is made smaller after each number of steps; likewise for a walk that
+ * goes on from the position of the first. */
+Test(walk, visits_every_key_once_though_the_index_becomes_smaller)
+{
+    for (unsigned steps = 1; steps < 300; steps += 23) {
+        const char *path = temp_map_path();
+        odm_map *map = open_map(path, .stripes = 2), *writer = open_map(path);
+        put_numbers(map, 0, 3000, 0);
+        remove_numbers(map, 300, 3000);
+        unsigned seen[NUMBERS_MAX] = {0}, seen_from[NUMBERS_MAX] = {0};
+        odm_iter *iter = open_walk(map), *resumed = open_walk(map);
+        for (unsigned i = 0; i < steps; i++) cr_assert_geq(next_number(iter, seen), 0);
+        uint64_t position, slots = statistics_of(map).slots;
+        ok(odm_iter_position(iter, &position));
+        ok(odm_iter_seek(resumed, position));
+        ok(odm_compact(writer, NULL, NULL));
+        cr_assert_lt(statistics_of(map).slots, slots);
+        while (next_number(iter, seen) >= 0) continue;
+        while (next_number(resumed, seen_from) >= 0) continue;
+        for (unsigned n = 0; n < 300; n++) {
+            cr_assert_eq(seen[n], 1, "%u steps: key %u came %u times", steps, n, seen[n]);
+            cr_assert_leq(seen_from[n], 1, "%u steps: key %u came %u times after the position", steps, n, seen_from[n]);
+        }
+        ok(odm_iter_close(resumed));
+        ok(odm_iter_close(iter));
+        odm_close(writer);
+        odm_close(map);
+    }
+}
+
 /* A loop may remove what it is given, with the very slices it was given. */
 Test(walk, the_loop_may_remove_as_it_goes)
 {
