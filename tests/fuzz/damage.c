@@ -1,9 +1,7 @@
 /* damage.c - damages the files of a map as an input says, opens them and looks. Contract: damage.h. */
 #include "damage.h"
 
-#include <dirent.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "checksum.h"
 #include "format.h"
@@ -387,16 +385,10 @@ static odm_map *open_damaged(uint32_t flags)
 
 static uint64_t log_file_bytes(void)
 {
-    char path[600];
+    struct image image = image_take(scratch_map_path());
     uint64_t bytes = 0;
-    snprintf(path, sizeof path, "%s/log", scratch_map_path());
-    DIR *listing = opendir(path);
-    for (struct dirent *entry; listing != NULL && (entry = readdir(listing)) != NULL;) {
-        struct stat status;
-        if (fstatat(dirfd(listing), entry->d_name, &status, 0) == 0 && S_ISREG(status.st_mode))
-            bytes += (uint64_t)status.st_size;
-    }
-    if (listing != NULL) closedir(listing);
+    for (size_t i = 0; i < image.count; ++i) bytes += in_log(&image.files[i]) ? image.files[i].size : 0;
+    image_free(&image);
     return bytes;
 }
 

@@ -1,4 +1,5 @@
 /* replay.c - gives a fuzz target every file of a folder, in the order of their names: the corpus as an ordinary test.
+ * Each is given to the real kernel, and to that of ramdisk.h.
  *
  *   fuzz_<target> <folder or file>... */
 #include <dirent.h>
@@ -6,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "fuzz.h"
+#include "scratch.h"
 
 static size_t replayed;
 
@@ -22,7 +24,10 @@ static void replay_file(const char *path)
     uint8_t *copy = malloc(size + 1);
     right(copy != NULL, "memory");
     memcpy(copy, bytes, size);
-    (void)LLVMFuzzerTestOneInput(copy, size);
+    for (int in_memory = 0; in_memory < 2; ++in_memory) {
+        scratch_choose(in_memory != 0);
+        (void)LLVMFuzzerTestOneInput(copy, size);
+    }
     free(copy);
     ++replayed;
 }

@@ -12,7 +12,9 @@
 #include "fuzz.h"
 #include "image.h"
 #include "os.h"
+#include "ramdisk.h"
 
+static enum { NOWHERE, ON_DISK, IN_MEMORY } place;
 static char directory[256], map_path[300];
 
 static void empty(const char *path)
@@ -62,27 +64,44 @@ static int small_truncate(int fd, off_t size)
     return -1;
 }
 
-void scratch_begin(void)
+void scratch_choose(bool in_memory)
 {
-    if (directory[0] == '\0') {
+    if (place != NOWHERE) lies_end();
+    if (place == IN_MEMORY) ramdisk_end();
+    place = in_memory ? IN_MEMORY : ON_DISK;
+    if (in_memory) {
+        ramdisk_begin();
+        strcpy(map_path, "/map");
+    } else if (directory[0] == '\0') {
         struct stat status;
         const char *parent = stat("/dev/shm", &status) == 0 && S_ISDIR(status.st_mode) ? "/dev/shm" : "/tmp";
         snprintf(directory, sizeof directory, "%s/opendiskmap-fuzz.XXXXXX", parent);
         right(mkdtemp(directory) != NULL, "%s", directory);
-        snprintf(map_path, sizeof map_path, "%s/map", directory);
         (void)atexit(remove_directory);
-        lies_begin();
-        odm__os.random_bytes = same_random_bytes;
-        real_reserve = odm__os.reserve;
-        odm__os.reserve = small_reserve;
-        real_truncate = odm__os.truncate;
-        odm__os.truncate = small_truncate;
     }
+    if (!in_memory) snprintf(map_path, sizeof map_path, "%s/map", directory);
+
+    lies_begin();
+    odm__os.random_bytes = same_random_bytes;
+    if (in_memory) return;
+    real_reserve = odm__os.reserve;
+    odm__os.reserve = small_reserve;
+    real_truncate = odm__os.truncate;
+    odm__os.truncate = small_truncate;
+}
+
+void scratch_begin(void)
+{
+    if (place == NOWHERE) scratch_choose(getenv("ODM_TEST_REAL_FILES") == NULL);
     scratch_end();
 }
 
 void scratch_end(void)
 {
+    if (place == IN_MEMORY) {
+        ramdisk_empty();
+        return;
+    }
     empty(map_path);
     (void)rmdir(map_path);
 }

@@ -1,7 +1,6 @@
 /* image.c - a map's directory held in memory, and a kernel that lies about it. Contract: image.h. */
 #include "image.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -17,47 +16,56 @@ static _Noreturn void fail(const char *what, const char *name)
     abort();
 }
 
+/* What images are taken from and written to, whatever a test makes of the calls of the map. */
+static struct odm__os kernel;
+
+__attribute__((constructor)) void image_kernel_changed(void)
+{
+    kernel = odm__os;
+}
+
 /* The table before the lies. */
 static struct odm__os truth;
 static bool lying;
 
-static int identify(int fd, struct file_identity *identity)
-{
-    return (lying ? truth.identify : odm__os.identify)(fd, identity);
-}
-
 /* ---- images ------------------------------------------------------------------------------------------------------- */
 
-static void take_directory(struct image *image, const char *path, const char *prefix)
+struct taking {
+    struct image *image;
+    int directory;
+    const char *prefix;
+};
+
+static void take_directory(struct image *image, int directory, const char *prefix);
+
+static void take_file(void *context, const char *name)
 {
-    DIR *listing = opendir(path);
-    if (listing == NULL) fail("list", path);
-    for (struct dirent *entry; (entry = readdir(listing)) != NULL;) {
-        if (entry->d_name[0] == '.') continue;
-        char file_path[1024];
-        snprintf(file_path, sizeof file_path, "%s/%s", path, entry->d_name);
-        struct stat status;
-        if (stat(file_path, &status) != 0) fail("look at", file_path);
-        if (S_ISDIR(status.st_mode)) {
-            char inner[64];
-            snprintf(inner, sizeof inner, "%.50s/", entry->d_name);
-            take_directory(image, file_path, inner);
-            continue;
-        }
+    const struct taking *taking = context;
+    struct image *image = taking->image;
+    if (name[0] == '.') return;
+    struct file_identity identity;
+    int fd = kernel.open(taking->directory, name, O_RDONLY, 0);
+    if (fd < 0 || kernel.identify(fd, &identity) != 0) fail("open", name);
+    if (S_ISDIR(identity.mode)) {
+        char inner[64];
+        snprintf(inner, sizeof inner, "%.50s/", name);
+        take_directory(image, fd, inner);
+    } else {
         image->files = realloc(image->files, (image->count + 1) * sizeof *image->files);
-        if (image->files == NULL) fail("hold", file_path);
+        if (image->files == NULL) fail("hold", name);
         struct image_file *file = &image->files[image->count++];
-        memset(file, 0, sizeof *file);
-        snprintf(file->name, sizeof file->name, "%.12s%.50s", prefix, entry->d_name);
-        file->size = (uint64_t)status.st_size;
-        file->bytes = malloc(file->size + 1);
-        int fd = open(file_path, O_RDONLY | O_CLOEXEC);
-        if (fd < 0 || file->bytes == NULL) fail("open", file_path);
-        if (pread(fd, file->bytes, file->size, 0) != (ssize_t)file->size) fail("read", file_path);
-        if (identify(fd, &file->identity) != 0) fail("look at", file_path);
-        close(fd);
+        *file = (struct image_file){.size = identity.size, .identity = identity, .bytes = malloc(identity.size + 1)};
+        snprintf(file->name, sizeof file->name, "%.12s%.50s", taking->prefix, name);
+        if (file->bytes == NULL) fail("hold", name);
+        if (kernel.read_at(fd, file->bytes, file->size, 0) != (ssize_t)file->size) fail("read", name);
     }
-    closedir(listing);
+    kernel.close(fd);
+}
+
+static void take_directory(struct image *image, int directory, const char *prefix)
+{
+    struct taking taking = {image, directory, prefix};
+    if (kernel.list(directory, take_file, &taking) != 0) fail("list", prefix);
 }
 
 static int compare_files(const void *a, const void *b)
@@ -68,10 +76,10 @@ static int compare_files(const void *a, const void *b)
 struct image image_take(const char *path)
 {
     struct image image = {.files = NULL};
-    take_directory(&image, path, "");
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || identify(fd, &image.identity) != 0) fail("look at", path);
-    close(fd);
+    int fd = kernel.open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    if (fd < 0 || kernel.identify(fd, &image.identity) != 0) fail("look at", path);
+    take_directory(&image, fd, "");
+    kernel.close(fd);
     if (image.count != 0) qsort(image.files, image.count, sizeof *image.files, compare_files);
     return image;
 }
@@ -110,18 +118,18 @@ void image_resize(struct image_file *file, uint64_t size)
 
 void image_write(const struct image *image, const char *path)
 {
-    char file_path[1024];
-    if (mkdir(path, 0755) != 0 && errno != EEXIST) fail("make", path);
-    snprintf(file_path, sizeof file_path, "%s/log", path);
-    if (mkdir(file_path, 0755) != 0 && errno != EEXIST) fail("make", file_path);
+    if (kernel.make_directory(AT_FDCWD, path, 0755) != 0 && errno != EEXIST) fail("make", path);
+    int directory = kernel.open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0);
+    if (directory < 0) fail("open", path);
+    if (kernel.make_directory(directory, "log", 0755) != 0 && errno != EEXIST) fail("make", "log");
     for (size_t i = 0; i < image->count; ++i) {
         const struct image_file *file = &image->files[i];
-        snprintf(file_path, sizeof file_path, "%s/%s", path, file->name);
-        int fd = open(file_path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-        if (fd < 0) fail("make", file_path);
-        if (write(fd, file->bytes, file->size) != (ssize_t)file->size) fail("write", file_path);
-        close(fd);
+        int fd = kernel.open(directory, file->name, O_WRONLY | O_CREAT | O_EXCL, 0644);
+        if (fd < 0) fail("make", file->name);
+        if (kernel.write_at(fd, file->bytes, file->size, 0) != (ssize_t)file->size) fail("write", file->name);
+        kernel.close(fd);
     }
+    kernel.close(directory);
 }
 
 const char *image_difference(const struct image *image, const char *path)
@@ -240,10 +248,10 @@ void lie_about_syncs(void)
 static void disguise(const char *path, const struct file_identity *as)
 {
     struct file_identity identity;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = kernel.open(AT_FDCWD, path, O_RDONLY, 0);
     if (fd < 0) return; // The image has no such file.
-    if (truth.identify(fd, &identity) != 0) fail("look at", path);
-    close(fd);
+    if (kernel.identify(fd, &identity) != 0) fail("look at", path);
+    kernel.close(fd);
     disguises[disguise_count++] = (struct disguise){identity.inode, identity.birth_ns, *as};
 }
 

@@ -24,6 +24,9 @@ struct image {
     struct file_identity identity; // of the directory
 };
 
+/* Images are taken from and written to the kernel that odm__os was when the program began, or when this was called. */
+void image_kernel_changed(void);
+
 struct image image_take(const char *path);
 void image_free(struct image *image);
 struct image_file *image_find(const struct image *image, const char *name);
