@@ -98,6 +98,8 @@ odm_error last_error_of(odm_map *map);
 /* From here on this process, and its children, give no space back as they write: head stays where it is, and the log holds all
  * that was ever written. */
 void keep_whole_log(void);
+/* Leaves the index as big as it is: the next odm_compact moves nothing, and only builds a smaller one. */
+void compact_all_but_the_index(odm_map *map);
 
 /* ---- processes and threads ---------------------------------------------------------------------------------------- */
 

@@ -262,6 +262,35 @@ Test(batch, a_read_only_handle_writes_nothing)
     odm_close(map);
 }
 
+/* A batch of gets fetches many slots before it looks at the first. If it then finds that there is another index, what it fetched
+ * from the old one may be older than the call. Method: a smaller index, in which a key was updated, unknown to the reader. */
+Test(batch, gets_do_not_believe_what_they_fetched_from_an_old_index)
+{
+    odm_map *map = open_map(temp_map_path(), .stripes = 2), *reader;
+    put_numbers(map, 0, 3000, 0);
+    remove_numbers(map, BATCH_MAX, 3000);
+    compact_all_but_the_index(map);
+    ok(odm_dup(map, &reader, NULL));
+    expect_numbers(reader, 0, BATCH_MAX, 0);
+    uint64_t tail = statistics_of(map).tail;
+    ok(odm_compact(map, NULL, NULL));
+    cr_assert_eq(statistics_of(map).tail, tail, "the records are where the old index says");
+    put_numbers(map, 0, BATCH_MAX, 1);
+
+    struct packed packed = pack(0, BATCH_MAX, 1);
+    const void *values[BATCH_MAX];
+    uint64_t sizes[BATCH_MAX];
+    size_t n = BATCH_MAX;
+    ok(odm_get_many(reader, &n, packed.keys, packed.key_ends, values, sizes));
+    for (unsigned i = 0; i < BATCH_MAX; i++) {
+        uint64_t from = i == 0 ? 0 : packed.value_ends[i - 1];
+        cr_assert_eq(sizes[i], packed.value_ends[i] - from);
+        cr_assert_arr_eq(values[i], packed.values + from, sizes[i], "key %u has the value it had before", i);
+    }
+    odm_close(reader);
+    odm_close(map);
+}
+
 /* Packed arguments may lie in the map, too. */
 Test(batch, arguments_may_be_slices_of_the_same_map)
 {

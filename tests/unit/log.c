@@ -497,6 +497,7 @@ Test(log, a_full_disk_is_a_status_and_passes)
 
     uint64_t count = odm_count(map), tail = tail_of(map);
     size_t files = file_count(path_of(path, "log"));
+    cr_assert_eq(spare_count(map, NULL), SPARES_KEPT, "puts have used what is kept for removes and compaction");
     for (unsigned i = 0; i < 5; i++) {
         expect_status(odm_put(map, "another", 7, "value", 5), ODM_E_NO_SPACE);
         expect_status(odm_put(map, "key 3", 5, "value", 5), ODM_E_NO_SPACE);
