@@ -26,6 +26,7 @@
 #include "compact.h"
 #include "hash.h"
 #include "map.h"
+#include "oracle.h"
 #include "proof.h"
 
 /* ---- a world in which all is the same each time --------------------------------------------------------------------- */
@@ -937,6 +938,68 @@ Test(step_kill, of_who_mends_a_clear)
     kill_everywhere("mending, clear", &earlier, &op);
 }
 
+/* A call of the n-th in a line of writers that all die: to a key of its own, in one stripe or in the other. */
+static struct write_op call_in_line(struct sequence *sequence, uint32_t n)
+{
+    switch (sequence_below(sequence, 8)) {
+        case 0: return (struct write_op){SYNC, 0, 0};
+        case 1: return (struct write_op){COMPACT, 0, 0};
+        case 2: return (struct write_op){REMOVE, n, 0};
+        case 3: return put_sized(n, 3700, 3900); // rolls over
+        case 4: return put_sized(n, 16, 100);
+        default: return put_sized(key_count, 16, 40);
+    }
+}
+
+/* And whoever mends what a mender left, and so on.
+ * Method: a line of writers, each of which is killed after any number of instructions, or gets its call done; the last is a
+ * survivor. What was once seen to have happened stays, and what returned has happened. */
+Test(step_kill, of_a_line_of_menders)
+{
+    enum { LINE = 8, LINES_USUAL = 8 };
+    bool all;
+    size_t wanted = steps_wanted(&all), returned = 0, killed = 0;
+    size_t lines = all ? 3000 : wanted < LINES_USUAL ? wanted : LINES_USUAL;
+    struct sequence sequence = sequence_start(77);
+    op_done = shared_memory(sizeof *op_done);
+    whole_clear = false;
+    prepare(rewrite, 80, nothing_special);
+    static uint64_t old_prepared[KEYS_MAX], before[KEYS_MAX], after[KEYS_MAX];
+    memcpy(old_prepared, old_sequence, sizeof old_prepared);
+    uint32_t keys_prepared = key_count;
+    for (size_t i = 0; i < lines; ++i) {
+        step_now = i;
+        memcpy(old_sequence, old_prepared, sizeof old_sequence);
+        memcpy(new_sequence, old_prepared, sizeof new_sequence);
+        key_count = keys_prepared;
+        odm_map *map = open_fresh(&nobody);
+        memcpy(before, old_sequence, sizeof before);
+        memcpy(after, old_sequence, sizeof after); // also of keys that do not count yet
+        for (uint32_t n = 0; n < LINE; ++n) {
+            struct write_op op = call_in_line(&sequence, n);
+            expect_after(&op, new_sequence);
+            pid_t writer = start_writer(map, &op);
+            // Most of what matters is done early, after the handle was begun to be used; some calls are long.
+            uint64_t instructions = sequence_below(&sequence, n % 3 == 2 ? 20000 : 4000);
+            while (instructions > 0 && step(writer)) --instructions;
+            bool done = atomic_load(op_done) == 1;
+            returned += done;
+            killed += !done;
+            end_writer(writer);
+            if (done) expect_after(&op, old_sequence);
+            odm__os.futex_wait = never_wait;
+            read_all(map, after);
+            odm__os.futex_wait = no_sleep;
+            expect_no_return(before, after);
+            memcpy(before, after, sizeof before);
+        }
+        check_after_kill(map, before, i % 2 == 0);
+    }
+    fprintf(stderr, "a line of menders: %zu lines, %zu killed, %zu returned\n", lines, killed, returned);
+    remove_tree(prepared);
+    remove_tree(work);
+}
+
 /* A bug of the rebuild: a writer that died between a new segment's header and the tail made it distrust the lock file; then
  * the room another writer had reserved and not filled was taken for the end of the log, and writes that had returned behind
  * it were cut off.
@@ -1178,6 +1241,40 @@ Test(step_kill, slow_walk_is_overtaken)
     prepare(fill, 30, splits);
     struct write_op slow = {WALK, 0, 0};
     overtake_reader_everywhere("slow walk", &slow);
+}
+
+/* A reader that still looks at a chunk which was split believes what it met unless `recycled` was raised. So that comes first;
+ * a miss in a chunk that is being emptied would else be believed. No reader above is stopped while a writer stands in the midst
+ * of that. Method: the writer is stepped, and looked at after every instruction. */
+Test(step_kill, recycled_is_raised_before_a_chunk_is_used_again)
+{
+    struct write_op op = prepare(fill, 30, splits_into_used_chunks);
+    op_done = shared_memory(sizeof *op_done);
+    odm_map *map = open_fresh(&nobody);
+    const struct index *index = &map->reader.index;
+    uint64_t recycled = atomic_load(&index->header->recycled);
+    static uint64_t was[2][CHUNK_SLOTS];
+    const void *chunk[2] = {NULL, NULL};
+    for (int side = 0; side < 2; ++side) {
+        uint64_t spare = index->stripes[stripe_of_key(op.key)].spare[side];
+        if (spare == 0 || (spare & 1) != 0) continue; // There is none, or nobody has ever seen it.
+        chunk[side] = index->base + (spare >> 1) * INDEX_UNIT;
+        memcpy(was[side], chunk[side], sizeof was[side]);
+    }
+    cr_assert(chunk[0] != NULL || chunk[1] != NULL, "no chunk is used again");
+
+    pid_t writer = start_writer(map, &op);
+    uint64_t steps = 0;
+    while (step(writer) && atomic_load(&index->header->recycled) == recycled) {
+        ++steps;
+        for (int side = 0; side < 2; ++side) {
+            bool same = chunk[side] == NULL || memcmp(chunk[side], was[side], sizeof was[side]) == 0;
+            cr_assert(same, "step %llu: a chunk changes, and `recycled` is as before", (unsigned long long)steps);
+        }
+    }
+    cr_assert_gt(atomic_load(&index->header->recycled), recycled);
+    end_writer(writer);
+    odm_close(map);
 }
 
 #else
