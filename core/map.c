@@ -277,7 +277,7 @@ static odm_status find_and_check(struct odm_map *map, const struct write *write,
         status = odm__reader_locate(reader, chunk, write->key, write->key_size, hash, place, &map->error);
     }
     if (status != ODM_OK) return status;
-    if (write->condition == IF_VERSION && (!place->found || place->record.lsn != write->version)) return ODM_CONFLICT;
+    if (write->condition == IF_VERSION && (!place->found || place->lsn != write->version)) return ODM_CONFLICT;
     if (write->condition == IF_ABSENT && place->found) return ODM_EXISTS;
     if (write->kind == RECORD_REMOVE && !place->found) return ODM_NOT_FOUND;
     if (place->found) return ODM_OK;
@@ -311,7 +311,7 @@ static odm_status write_locked(struct odm_map *map, const struct write *write, u
     };
     if (place.found) {
         --append.count;
-        append.live_bytes -= place.record.size;
+        append.live_bytes -= place.size;
     }
     if (is_put) {
         ++append.count;

@@ -67,7 +67,8 @@ odm_status odm__reader_segment_of(struct reader *reader, uint64_t slot, struct s
 struct place {
     bool found;
     uint32_t at; // its slot; or the slot for it: the first tombstone of the probe, else the empty slot at its end
-    struct record record; // if found
+    uint64_t lsn; // of its record, if found
+    uint64_t size;
 };
 /* Looks for a key in the chunk that its hash belongs to. The caller owns the stripe's lock. */
 odm_status odm__reader_locate(struct reader *reader, const struct chunk *chunk, const void *key, size_t key_size,

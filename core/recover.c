@@ -246,7 +246,7 @@ static odm_status replay_one(struct rebuild *rebuild, const struct record *recor
     }
     if (status != ODM_OK) return status;
 
-    if (place.found) stripe_count_add(stripe, UINT64_C(0) - 1, 0 - place.record.size);
+    if (place.found) stripe_count_add(stripe, UINT64_C(0) - 1, 0 - place.size);
     if (record->kind == RECORD_PUT) stripe_count_add(stripe, 1, record->size);
     if (record->kind == RECORD_PUT && place.found) odm__chunk_update(&chunk, place.at, record->address);
     if (record->kind == RECORD_PUT && !place.found) odm__chunk_insert(&chunk, place.at, hash, record->address);
