@@ -194,14 +194,15 @@ static odm_status meta_make_durable(const struct meta *meta, odm_error *error)
     return odm__os.sync_data(meta->fd) == 0 ? ODM_OK : odm__fail_sync(error, "meta");
 }
 
-/* The caller holds the sync lock. */
+/* The caller holds the sync lock. anew: also if it is gone, because that may never have reached the disk. */
 static odm_status stamp_withdraw_locked(const struct log *log, const struct meta *meta, struct index_file *index,
-                                        odm_error *error)
+                                        bool anew, odm_error *error)
 {
     static const uint64_t none[2] = {0, 0};
     struct meta_slot slot;
     odm_status status = odm__meta_read_slot(meta, &slot, error);
-    if (status != ODM_OK || stamp_is_none(slot.stamp)) return status;
+    if (status != ODM_OK) return status;
+    if (stamp_is_none(slot.stamp)) return anew ? odm__meta_write_slot(meta, &slot, error) : ODM_OK;
     // The index first: should we die in between, the stamp still in `meta` is withdrawn by the next; but bytes left at the end of
     // the file would come to lie in a chunk when it grows.
     status = index_end_write(index, none, error);
@@ -221,13 +222,19 @@ odm_status odm__stamp_withdraw(const struct log *log, const struct meta *meta, c
     odm_status status = odm__meta_read_slot(meta, &slot, error);
     if (status != ODM_OK) return status;
     // It is gone, but maybe not yet on disk: who withdrew it may be about to sync that, or have died before he could. Asked after
-    // the slot was read: who has written it by then still has the lock, or has synced it.
-    if (stamp_is_none(slot.stamp)) return odm__lock_is_at_rest(line) ? ODM_OK : meta_make_durable(meta, error);
+    // the slot was read: who has written it by then still has the lock, or has synced it. If he could not, a sync has failed.
+    // Acquire: partner of the release below.
+    bool failed = atomic_load_explicit(&client->file->sync_failed, memory_order_acquire) != 0;
+    if (stamp_is_none(slot.stamp) && !failed) {
+        return odm__lock_is_at_rest(line) ? ODM_OK : meta_make_durable(meta, error);
+    }
     bool mend; // What else a dead owner left, the next who syncs is still told of.
     status = odm__lock_take(client, line, wait_ms, "the sync lock", &mend, error);
     if (status != ODM_OK) return status;
-    if (mend) status = meta_make_durable(meta, error);
-    if (status == ODM_OK) status = stamp_withdraw_locked(log, meta, index, error);
+    failed = atomic_load_explicit(&client->file->sync_failed, memory_order_acquire) != 0;
+    status = stamp_withdraw_locked(log, meta, index, mend || failed, error);
+    // What was written may never reach the disk, though a second sync would say so. Before the lock is given back.
+    if (status == ODM_E_IO) atomic_store_explicit(&client->file->sync_failed, 1, memory_order_release);
     odm__lock_give(client, line);
     return status;
 }

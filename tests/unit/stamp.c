@@ -291,6 +291,46 @@ Test(stamp, is_gone_only_when_that_is_on_disk)
     }
 }
 
+/* A disk that fails one sync, and a kernel that forgets what was to be written: a later sync is a false success. */
+static bool lost, written_anew;
+static int sync_loses_once(int fd)
+{
+    (void)fd;
+    if (lost) return 0;
+    lost = true;
+    errno = EIO;
+    return -1;
+}
+static ssize_t write_noted(int fd, const void *bytes, size_t size, off_t offset)
+{
+    written_anew = lost;
+    return real_os()->write_at(fd, bytes, size, offset);
+}
+
+/* Else the stamp would still stand on disk, while log and index go on. */
+Test(stamp, is_withdrawn_anew_if_that_could_not_be_synced)
+{
+    for (int by_another = 0; by_another < 2; by_another++) {
+        const char *path = stamped_map();
+        odm_map *map = open_map(path), *dup;
+        ok(odm_dup(map, &dup, NULL));
+        lost = written_anew = false;
+        odm__os.sync_data = sync_loses_once;
+        odm__os.write_at = write_noted;
+        expect_status(odm_put(map, "a", 1, "1", 1), ODM_E_IO);
+        cr_assert(lost);
+        put(by_another ? dup : map, "a", "1");
+        cr_assert(written_anew, "written to while the stamp may stand on disk");
+        odm__os = *real_os();
+        lies_begin();
+        expect_status(odm_sync(map, NULL), ODM_E_IO); // That something may be lost is told.
+        ok(odm_compact(map, NULL, NULL));
+        ok(odm_sync(map, NULL));
+        ok(odm_close(dup));
+        ok(odm_close(map));
+    }
+}
+
 static ssize_t no_room_to_write(int fd, const void *bytes, size_t size, off_t offset)
 {
     (void)fd, (void)bytes, (void)size, (void)offset;
