@@ -87,12 +87,28 @@ static odm_status check_items(odm_map *map, const char *what, const void *bytes,
     return ODM_OK;
 }
 
+/* What a reader looked through: each index counts for itself what was recycled. */
+struct outlook {
+    uint64_t recycled;
+    uint64_t generation;
+};
+
+static inline struct outlook outlook_of(const struct reader *reader)
+{
+    return (struct outlook){reader->recycled, reader->generation};
+}
+
+static inline bool same_outlook(const struct reader *reader, const struct outlook *outlook)
+{
+    return reader->recycled == outlook->recycled && reader->generation == outlook->generation;
+}
+
 /* Looks at the record that was fetched; if it is not the key's, looks the key up the ordinary way. */
-static inline odm_status find_fetched(struct reader *reader, const struct lookup *lookup, uint64_t recycled,
+static inline odm_status find_fetched(struct reader *reader, const struct lookup *lookup, const struct outlook *outlook,
                                       const struct record_header **record, odm_error *error)
 {
-    // What was fetched before the reader has looked anew is not believed.
-    bool found = reader->recycled == recycled && lookup->record != NULL &&
+    // What was fetched before the reader has looked anew is not believed, nor looked at: it may be unmapped.
+    bool found = same_outlook(reader, outlook) && lookup->record != NULL &&
                  odm__record_holds(lookup->record, lookup->left, lookup->key, lookup->key_size);
     *record = lookup->record;
     if (__builtin_expect(found && !odm__reader_is_stale(reader) && !reader->verify, 1)) return ODM_OK;
@@ -116,11 +132,11 @@ odm_status odm_get_many(odm_map *map, size_t *n, const void *keys, const uint64_
     struct lookup lookups[GROUP];
     while (*n < count) {
         size_t first = *n, group = count - first < GROUP ? count - first : GROUP;
-        uint64_t recycled = reader->recycled;
+        struct outlook outlook = outlook_of(reader);
         fetch_group(reader, &packed, first, group, false, lookups);
         for (size_t i = 0; i < group; ++i, ++*n) {
             const struct record_header *record;
-            status = find_fetched(reader, &lookups[i], recycled, &record, &map->error);
+            status = find_fetched(reader, &lookups[i], &outlook, &record, &map->error);
             if (status < 0) return status;
             bool found = status == ODM_OK;
             value_sizes[first + i] = found ? record->value_size : ODM_ABSENT;

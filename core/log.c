@@ -850,7 +850,8 @@ enum obstacle {
 };
 
 /* Rolls over to the first spare with room, if this class of record may and the spare is mapped. */
-static __attribute__((noinline)) enum obstacle roll(struct log_writer *writer, enum append_class class, uint64_t size, uint64_t *number)
+static __attribute__((noinline)) enum obstacle roll(struct log_writer *writer, enum append_class class, uint64_t size,
+                                                    uint64_t *number)
 {
     struct log *log = writer->log;
     struct lock_file *lock = log->lock;
@@ -969,8 +970,9 @@ static enum obstacle try_roll(struct log_writer *writer, uint64_t *number)
 }
 
 /* Takes an obstacle out of the way, while the append lock is not held; size: of the record that is to be appended. */
-static __attribute__((noinline)) odm_status overcome(struct log_writer *writer, uint64_t head, enum obstacle obstacle, uint64_t number,
-                           enum append_class class, uint64_t size, odm_error *error)
+static __attribute__((noinline)) odm_status overcome(struct log_writer *writer, uint64_t head, enum obstacle obstacle,
+                                                     uint64_t number, enum append_class class, uint64_t size,
+                                                     odm_error *error)
 {
     switch (obstacle) {
         case OBSTACLE_NONE: return ODM_OK;

@@ -66,7 +66,7 @@ odm_status odm__reader_segment_of(struct reader *reader, uint64_t slot, struct s
 /* Where a key is in its chunk, or would go. */
 struct place {
     bool found;
-    uint32_t at; // its slot; or the slot for it: the first tombstone of the probe, else the empty slot at its end
+    uint32_t at;  // its slot; or the slot for it: the first tombstone of the probe, else the empty slot at its end
     uint64_t lsn; // of its record, if found
     uint64_t size;
 };

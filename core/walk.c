@@ -188,7 +188,8 @@ static inline __attribute__((always_inline)) void fetch_record(struct odm_iter *
     uint64_t slot = iter->copy.slots[i], offset = slot_offset(slot);
     const struct segment_view *view = &iter->views[slot_number(slot)];
     struct fetched *fetched = &iter->fetched[entry % FETCHED];
-    fetched->record = offset < view->end ? (struct record_header *)(uintptr_t)(view->base + offset) : NULL;
+    bool inside = offset >= SEGMENT_HEADER_SIZE && offset < view->end;
+    fetched->record = inside ? (struct record_header *)(uintptr_t)(view->base + offset) : NULL;
     fetched->left = view->end - offset;
     fetched->slot = i;
     __builtin_prefetch(fetched->record);
@@ -310,14 +311,14 @@ static __attribute__((noinline)) odm_status find_changed(struct odm_iter *iter, 
     return ODM_OK;
 }
 
-/* The next entry of the loaded chunk; ODM_DONE if there is none. */
+/* The next entry of the loaded chunk; ODM_DONE if there is none. After an error it is still the next. */
 static inline __attribute__((always_inline)) odm_status next_in_chunk(struct odm_iter *iter, struct record *record)
 {
     struct reader *reader = &iter->map->reader;
-    while (iter->at < iter->entry_count) {
+    for (; iter->at < iter->entry_count; ++iter->at) {
         fetch_record(iter, iter->at + FETCH_AHEAD);
         fetch_end(iter, iter->at + FETCH_END_AHEAD);
-        const struct fetched *fetched = &iter->fetched[iter->at++ % FETCHED];
+        const struct fetched *fetched = &iter->fetched[iter->at % FETCHED];
         odm_status status = fetched_record(iter, fetched, record);
         if (__builtin_expect(status != ODM_OK, 0)) return status;
         // Where the walk was resumed; or in an index built anew, whose chunk here holds what came from a smaller one, too.
@@ -325,7 +326,9 @@ static inline __attribute__((always_inline)) odm_status next_in_chunk(struct odm
         if (partial && hash_key(record->key, record->key_size, reader->seed) < iter->position) continue;
         reader->lent = true;
         if (__builtin_expect(!is_unchanged(iter, fetched->slot), 0)) status = find_changed(iter, record);
-        if (status != ODM_NOT_FOUND) return status;
+        if (status == ODM_NOT_FOUND) continue;
+        if (__builtin_expect(status == ODM_OK, 1)) ++iter->at;
+        return status;
     }
     return ODM_DONE;
 }
@@ -345,6 +348,8 @@ static inline __attribute__((always_inline)) odm_status next_entry(struct odm_it
 {
     for (;;) {
         odm_status status = iter->loaded ? next_in_chunk(iter, record) : ODM_DONE;
+        // Damage is told once, and the walk can go on behind it; what else has failed may be tried again.
+        if (__builtin_expect(status == ODM_E_CORRUPT, 0)) ++iter->at;
         if (__builtin_expect(status != ODM_DONE, 1)) return status;
         status = next_chunk(iter);
         if (status != ODM_OK) return status;
@@ -363,13 +368,9 @@ odm_status odm_iter_next_many(odm_iter *iter, size_t *n, const void **keys, uint
         bool chunk_is_over = iter->loaded && iter->at >= iter->entry_count;
         if (*n != 0 && chunk_is_over) break;
         struct record record;
-        uint32_t at = iter->at;
         odm_status status = *n == 0 ? next_entry(iter, &record) : next_in_chunk(iter, &record);
         if (status == ODM_DONE && *n != 0) break;
-        if (status < 0 && *n != 0) {
-            iter->at = at; // The next call meets it first.
-            break;
-        }
+        if (status < 0 && *n != 0) break; // The next call meets it first.
         if (status != ODM_OK) return status;
         if (keys != NULL) keys[*n] = record.key;
         if (key_sizes != NULL) key_sizes[*n] = record.key_size;

@@ -291,6 +291,62 @@ Test(batch, gets_do_not_believe_what_they_fetched_from_an_old_index)
     odm_close(map);
 }
 
+static uint64_t fast_clock(void)
+{
+    static uint64_t ns;
+    return ns += 700 * 1000;
+}
+
+static uint64_t recycled_of(odm_map *map)
+{
+    return atomic_load(&map->reader.index.header->recycled);
+}
+
+static bool is_superseded(odm_map *map)
+{
+    return atomic_load(&map->reader.index.header->superseded) != 0;
+}
+
+/* The same, where the new index has counted as much as the old one had when the reader looked last: only that it is another
+ * index tells, and by then what the old one named may be unmapped. */
+Test(batch, gets_do_not_take_another_index_for_the_same)
+{
+    odm_map *map = open_map(temp_map_path(), .stripes = 2), *reader;
+    put_numbers(map, 0, 3000, 0);
+    remove_numbers(map, BATCH_MAX, 3000);
+    ok(odm_dup(map, &reader, NULL));
+    uint64_t last_seen;
+    odm__os.now_ns = fast_clock; // So that odm_compact comes back after every few records.
+    odm_progress progress = {.struct_size = sizeof progress, .max_ms = 1};
+    do {
+        expect_numbers(reader, 0, BATCH_MAX, 0);
+        ok(odm_refresh(reader));
+        last_seen = reader->reader.recycled;
+    } while (odm_compact(map, &progress, NULL) == ODM_OK && !is_superseded(reader));
+    cr_assert(is_superseded(reader));
+    odm__os.now_ns = real_os()->now_ns;
+    unsigned round = 1;
+    for (ok(odm_refresh(map)); recycled_of(map) < last_seen; round++) {
+        put_numbers(map, 0, BATCH_MAX, round);
+        ok(odm_sync(map, NULL));
+    }
+    cr_assert_gt(round, 1);
+    cr_assert_eq(recycled_of(map), last_seen);
+
+    struct packed packed = pack(0, BATCH_MAX, round - 1);
+    const void *values[BATCH_MAX];
+    uint64_t sizes[BATCH_MAX];
+    size_t n = BATCH_MAX;
+    ok(odm_get_many(reader, &n, packed.keys, packed.key_ends, values, sizes));
+    for (unsigned i = 0; i < BATCH_MAX; i++) {
+        uint64_t from = i == 0 ? 0 : packed.value_ends[i - 1];
+        cr_assert_eq(sizes[i], packed.value_ends[i] - from);
+        cr_assert_arr_eq(values[i], packed.values + from, sizes[i], "key %u has the value it had before", i);
+    }
+    odm_close(reader);
+    odm_close(map);
+}
+
 /* Packed arguments may lie in the map, too. */
 Test(batch, arguments_may_be_slices_of_the_same_map)
 {

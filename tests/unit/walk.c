@@ -2,6 +2,8 @@
 #include "walk.h"
 
 #include <stdlib.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "support.h"
@@ -494,4 +496,88 @@ Test(walk, is_not_led_astray_by_numbers_that_wrapped)
         odm_close(maps[i]);
     }
     odm_close(writer);
+}
+
+/* Where a record that was lent stands. */
+static const char *file_of(const odm_map *map, const char *path, const unsigned char *at, uint64_t *offset)
+{
+    static char name[64];
+    const struct held_segment *held = map->reader.held;
+    while (at < held->segment->base || at >= held->segment->base + held->segment->size) held = held->next;
+    *offset = (uint64_t)(at - held->segment->base);
+    snprintf(name, sizeof name, "log/%011" PRIu64, held->segment->number);
+    return path_of(path, name);
+}
+
+/* In the middle of a batch, behind keys that were removed since the walk read the index. */
+Test(walk, damage_is_told_once_and_everything_else_comes_once)
+{
+    enum { COUNT = 76, REMOVED_FROM = 2, DAMAGED = 12 };
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path, .stripes = 1, .capacity = 40);
+    put_numbers(map, 0, COUNT, 0);
+    odm_iter *order = open_walk(map), *iter = open_walk(map);
+    unsigned seen[NUMBERS_MAX] = {0}, numbers[COUNT];
+    const unsigned char *damaged = NULL;
+    for (unsigned i = 0; i < COUNT; i++) {
+        const void *key;
+        size_t size;
+        ok(odm_iter_next(order, &key, &size, NULL, NULL));
+        numbers[i] = number_of(key, size);
+        if (i == DAMAGED) damaged = (const unsigned char *)key - RECORD_HEADER_SIZE;
+    }
+    cr_assert_eq(next_number(iter, seen), (int)numbers[0]); // It has copied the chunk.
+    for (unsigned i = REMOVED_FROM; i < DAMAGED; i++) remove_numbers(map, numbers[i], numbers[i] + 1);
+    uint64_t offset;
+    const char *file = file_of(map, path, damaged, &offset);
+    flip_bits_at(file, offset + 7, 0xff);
+
+    unsigned told = 0;
+    for (odm_status status = ODM_OK; status != ODM_DONE;) {
+        const void *keys[10];
+        uint64_t sizes[10];
+        size_t n = 10;
+        status = odm_iter_next_many(iter, &n, keys, sizes, NULL, NULL);
+        if (status == ODM_E_CORRUPT) told++;
+        for (size_t i = 0; status == ODM_OK && i < n; i++) seen[number_of(keys[i], sizes[i])]++;
+        cr_assert_leq(told, 1);
+    }
+    cr_assert_eq(told, 1);
+    for (unsigned i = 0; i < COUNT; i++) {
+        bool comes = i < REMOVED_FROM || i > DAMAGED;
+        cr_assert_eq(seen[numbers[i]], comes, "entry %u came %u times", i, seen[numbers[i]]);
+    }
+    ok(odm_iter_close(order));
+    ok(odm_iter_close(iter));
+    odm_close(map);
+}
+
+/* A segment's header may have bytes that look like the header of a record. */
+Test(walk, a_slot_that_names_the_header_of_a_segment_is_damage)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path, .stripes = 1);
+    put_numbers(map, 0, 1, 0);
+    const void *value;
+    size_t size;
+    ok(odm_get(map, "key 0", 5, &value, &size));
+    uint64_t offset;
+    const char *file = file_of(map, path, value, &offset);
+    const uint64_t like_a_put[2] = {(uint64_t)record_word(RECORD_PUT, 8) << 32, 8};
+    write_file_at(file, 32, like_a_put, sizeof like_a_put);
+    uint64_t word;
+    struct index *index = &map->reader.index;
+    ok(odm__index_word(index, 0, &word, NULL));
+    odm__u64 *slots = (odm__u64 *)(void *)(index->base + word_location(word) * INDEX_UNIT);
+    for (unsigned i = 0; i < 1U << word_bits(word); i++) {
+        uint64_t slot = atomic_load(&slots[i]);
+        if (slot == SLOT_EMPTY) continue;
+        uint64_t elsewhere = slot & ~((UINT64_C(1) << ADDRESS_OFFSET_BITS) - 1);
+        atomic_store(&slots[i], elsewhere | 32 / ADDRESS_UNIT);
+    }
+    odm_iter *iter = open_walk(map);
+    expect_status(odm_iter_next(iter, NULL, NULL, NULL, NULL), ODM_E_CORRUPT);
+    expect_status(odm_iter_next(iter, NULL, NULL, NULL, NULL), ODM_DONE);
+    ok(odm_iter_close(iter));
+    odm_close(map);
 }
