@@ -362,6 +362,37 @@ static void expect_refused(const char *path, uint64_t address, bool names_offset
     image_free(&before);
 }
 
+/* The older slot of meta may be from before anything was written. If the newer one is lost it is not believed: the map would count
+ * as new, and what is in its log would go. Method: damage one slot of a map that was just made and written to, then the other. */
+Test(reboot, does_not_take_a_map_for_new_because_a_slot_of_meta_is_lost)
+{
+    static const uint64_t offsets[] = {META_SLOT_OFFSET_0, META_SLOT_OFFSET_1};
+    unsigned refused = 0;
+    for (size_t i = 0; i < COUNT_OF(offsets); ++i) {
+        const char *path = temp_map_path();
+        odm_map *map = open_map(path);
+        put_numbers(map, 0, 50, 0);
+        ok(odm_close(map));
+        flip_bits_at(path_of(path, "meta"), offsets[i], 1);
+        struct image before = image_take(path);
+        lie_about_boot(1 + i);
+        odm_error error = {.struct_size = sizeof error};
+        odm_options options = {.struct_size = sizeof options};
+        odm_status status = odm_open(path, &options, &map, &error);
+        if (status == ODM_OK) {
+            expect_numbers(map, 0, 50, 0);
+            ok(odm_close(map));
+        } else {
+            expect_status(status, ODM_E_CORRUPT);
+            expect_message(error, "one of its slots is lost");
+            cr_assert_null(image_difference(&before, path));
+            ++refused;
+        }
+        image_free(&before);
+    }
+    cr_assert_eq(refused, 1, "the slot that says that the map is new was never the only one");
+}
+
 /* Damage below the watermark is told with file and offset, and not a byte is changed; by whom it is opened makes no matter.
  * Method: damage each part of many records in turn, the header of a segment, and take a segment away. Values are left out:
  * they are not read there. */
