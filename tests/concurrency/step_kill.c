@@ -963,17 +963,47 @@ Test(step_kill, of_who_mends_a_clear)
     kill_everywhere("mending, clear", &earlier, &op);
 }
 
-/* Compaction looks past what the index does not name; a dead writer's record may be named only when its stripe is mended.
- * Method: a writer dies with its record whole, and not in the index; then a compaction is killed at every step, the last of
- * which is its end. */
-Test(step_kill, compact_behind_a_dead_writer)
+/* The same keys again and again, all of one stripe. */
+static struct write_op rewrite_one_stripe(uint32_t i)
+{
+    enum { KEYS = 24 };
+    uint32_t key = 0;
+    for (uint32_t left = i % KEYS;; ++key) {
+        if (stripe_of_key(key) == 0 && left-- == 0) return fill(key);
+    }
+}
+
+/* Compaction looks past what the index does not name. What a dead writer has in the log is named only when its stripe was
+ * mended, and of this stripe nothing is moved, for it has nothing else.
+ * Method: a compaction runs to its end; another is killed at every step. */
+static void compact_behind(const char *name, bool (*holds)(odm_map *map, uint64_t tail), bool happened)
 {
     keep_whole_log();
-    prepare(rewrite, 100, nothing_special);
-    struct write_op first = put_sized(3, 60, 100);
-    struct earlier earlier = die_when(&first, record_is_whole);
+    prepare(rewrite_one_stripe, 100, nothing_special);
+    struct write_op first = put_sized(new_key_in_stripe(1), 60, 100);
+    struct earlier earlier = die_when(&first, holds);
     struct write_op op = {COMPACT, 0, 0};
-    kill_everywhere("compact behind a dead writer", &earlier, &op);
+
+    static uint64_t before[KEYS_MAX];
+    memcpy(new_sequence, old_sequence, sizeof new_sequence);
+    expect_after(&first, new_sequence);
+    odm_map *map = open_fresh(&earlier);
+    odm_status status = apply(map, &op);
+    cr_assert_eq(status, ODM_OK, "%s, %s", odm_status_name(status), last_error_of(map).message);
+    read_all(map, before);
+    cr_assert_eq(before[first.key], happened ? first.sequence : 0);
+    check_after_kill(map, before, true);
+    kill_everywhere(name, &earlier, &op);
+}
+
+Test(step_kill, compact_behind_a_record_that_is_whole)
+{
+    compact_behind("compact, whole record of the dead", record_is_whole, true);
+}
+
+Test(step_kill, compact_behind_room_that_was_reserved)
+{
+    compact_behind("compact, reserved room of the dead", tail_has_moved, false);
 }
 
 /* A call of the n-th in a line of writers that all die: to a key of its own, in one stripe or in the other. */
