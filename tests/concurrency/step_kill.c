@@ -1096,6 +1096,26 @@ static void finish(pid_t writer)
     cr_assert_eq(atomic_load(op_done), 1, "step %llu: the slow call failed", step_now);
 }
 
+/* A copy that compaction made is durable before what it was copied from may go. */
+static void expect_moved_is_durable(odm_map *map)
+{
+    struct meta_slot slot;
+    ok(odm__meta_read_slot(&map->store->meta, &slot, NULL));
+    for (uint32_t i = 0; i < key_count; ++i) {
+        unsigned char key[PROOF_KEY_MAX];
+        size_t size = proof_key(i, key);
+        const struct record_header *record;
+        uint64_t hash = hash_key(key, size, map->reader.seed), lsn = UINT64_MAX;
+        if (odm__reader_find(&map->reader, key, size, hash, &record, NULL) == ODM_OK) lsn = record->lsn;
+        for (const struct held_segment *held = map->reader.held; lsn < slot.head && held != NULL; held = held->next) {
+            uint64_t offset = (uint64_t)((const unsigned char *)record - held->segment->base);
+            if (offset >= held->segment->size) continue;
+            cr_assert_lt(address_make(held->segment->number, offset), slot.watermark,
+                         "step %llu: key %u was moved, is not synced, and what it was moved from is gone", step_now, i);
+        }
+    }
+}
+
 /* Of all steps those in code of this program that is no loop: where one waits or copies, one turn is like another. */
 static void leave_out_loops(struct steps *steps)
 {
@@ -1143,6 +1163,7 @@ static void overtake_everywhere(const char *name, const struct earlier *earlier,
         if (status != ODM_OK) expect_status(status, ODM_E_BUSY);
         read_all(map, before);
         finish(writer);
+        expect_moved_is_durable(map);
         map->wait_ms = map->writer.wait_ms = map->reader.index.wait_ms = 30000;
         waited += status != ODM_OK;
         if (status != ODM_OK) ok(apply(map, fast));
@@ -1215,7 +1236,43 @@ Test(step_kill, slow_sync_is_overtaken)
     overtake_everywhere("slow sync, fast rollover", &nobody, &slow, &fast);
 }
 
-/* Reason C3: between the mender's look at an intent and its look at the tail, another writer may take the append lock from the
+/* A sync may retire what compaction has emptied meanwhile only if it syncs what was moved out of it, too.
+ * Method: it is stopped at each of its first steps, while puts make compaction go on by a segment or more. */
+Test(step_kill, slow_sync_is_overtaken_by_compaction)
+{
+    enum { FIRST_STEPS = 600, PUTS = 60 };
+    keep_whole_log();
+    prepare(rewrite, 200, nothing_special);
+    struct write_op slow = {SYNC, 0, 0};
+    op_done = shared_memory(sizeof *op_done);
+    struct steps steps = survey(&nobody, &slow, true);
+    leave_out_loops(&steps);
+    odm__test_dead_bytes_min = 1024;
+    size_t tried = 0;
+    for (; tried < steps.count && steps.at[tried] < FIRST_STEPS; ++tried) {
+        step_now = steps.at[tried];
+        odm_map *map = open_fresh(&nobody);
+        pid_t writer = start_writer(map, &slow);
+        (void)go_to_step(writer, &steps, steps.at[tried]);
+        uint64_t emptied = atomic_load(&map->store->client.file->emptied_to);
+        for (uint32_t i = 0; i < PUTS; ++i) {
+            struct write_op fast = rewrite(i);
+            ok(apply(map, &fast));
+        }
+        cr_assert_gt(atomic_load(&map->store->client.file->emptied_to), emptied);
+        finish(writer);
+        expect_moved_is_durable(map);
+        end_writer(writer);
+        odm_close(map);
+    }
+    fprintf(stderr, "slow sync, compaction: %zu stops\n", tried);
+    free(steps.at);
+    free(steps.places);
+    remove_tree(prepared);
+    remove_tree(work);
+}
+
+/* Between the mender's look at an intent and its look at the tail, another writer may take the append lock from the
  * dead, void the intent, and be given the very same room; then the mender took that writer's record for the dead one's.
  * Method: the mender is stopped at every step while another writes; the dead had noted an intent and reserved nothing. */
 Test(step_kill, slow_mending_of_room_that_was_not_reserved_is_overtaken)

@@ -60,7 +60,7 @@ static struct reservation {
 
 static unsigned fds[FDS_MAX]; // description + 1; 0: closed
 static unsigned nodes_end, fds_end, reservations_made;
-static uint64_t numbers, addresses, time_ns;
+static uint64_t numbers, addresses = ADDRESSES_FIRST, time_ns;
 static unsigned char *arena;
 static struct odm__os real;
 
@@ -350,6 +350,7 @@ static void *ram_map(void *at, size_t size, int protection, int flags, int fd, o
     if (protection != PROT_READ) return real.map(at, size, protection, flags, fd, offset);
     uint64_t begin = addresses;
     addresses += (size + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
+    right(addresses < (uint64_t)(uintptr_t)arena, "no addresses are left");
     reservations[reservations_made++ % RESERVATIONS_MAX] = (struct reservation){begin, size};
     return (void *)(uintptr_t)begin;
 }
@@ -536,7 +537,6 @@ void ramdisk_begin(void)
         arena = mmap(NULL, NODES_MAX * FILE_STRIDE, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         right(arena != MAP_FAILED, "no addresses for files");
-        addresses = ADDRESSES_FIRST;
         time_ns = 1000000000;
         nodes[ROOT] = (struct node){.used = true, .is_directory = true, .named = true};
         nodes_end = 1;
@@ -590,6 +590,7 @@ void ramdisk_empty(void)
         free_unused(&nodes[i]);
     }
     for (unsigned i = 0; i < fds_end; ++i) right(fds[i] == 0, "a descriptor is left open");
+    addresses = ADDRESSES_FIRST; // Else they would come to those of the arena some day.
     nodes_end = 1;
     fds_end = 0;
 }
