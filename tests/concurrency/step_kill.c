@@ -1240,7 +1240,7 @@ Test(step_kill, slow_sync_is_overtaken)
  * Method: it is stopped at each of its first steps, while puts make compaction go on by a segment or more. */
 Test(step_kill, slow_sync_is_overtaken_by_compaction)
 {
-    enum { FIRST_STEPS = 600, PUTS = 60 };
+    enum { FIRST_STEPS = 100000, PUTS = 60 };
     keep_whole_log();
     prepare(rewrite, 200, nothing_special);
     struct write_op slow = {SYNC, 0, 0};

@@ -591,6 +591,7 @@ void ramdisk_empty(void)
     }
     for (unsigned i = 0; i < fds_end; ++i) right(fds[i] == 0, "a descriptor is left open");
     addresses = ADDRESSES_FIRST; // Else they would come to those of the arena some day.
+    memset(reservations, 0, sizeof reservations);
     nodes_end = 1;
     fds_end = 0;
 }
