@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 
@@ -516,6 +517,42 @@ Test(compact, two_ways_back_from_a_failed_sync)
         expect_numbers(map, 0, 100, 1);
         odm_close(map);
     }
+}
+
+static odm_map *watched;
+static uint64_t recycled_before;
+static unsigned unlinked;
+
+static int unlink_after_it_was_told(int directory, const char *name, bool is_directory)
+{
+    const struct index_header *header = watched->reader.index.header;
+    uint64_t number = strtoull(name, NULL, 10); // 0: no segment
+    if (number != 0) {
+        cr_assert_gt(address_number(atomic_load(&header->head)), number, "head is still in log/%s", name);
+        cr_assert_gt(atomic_load(&header->recycled), recycled_before, "nobody was told that log/%s goes", name);
+        ++unlinked;
+    }
+    return real_os()->unlink(directory, name, is_directory);
+}
+
+/* Who meets a file that is gone must find, when he looks, that something has changed, and where the log begins now. So that is
+ * told before the file goes. Method: look at each unlink. */
+Test(compact, readers_are_told_before_a_segment_goes)
+{
+    watched = open_map(temp_map_path());
+    for (unsigned round = 0; round < 20; round++) put_numbers(watched, 0, 300, round);
+    recycled_before = atomic_load(&watched->reader.index.header->recycled);
+    odm__os.unlink = unlink_after_it_was_told;
+    ok(odm_sync(watched, NULL));
+    for (unsigned round = 20; round < 40; round++) {
+        recycled_before = atomic_load(&watched->reader.index.header->recycled);
+        ok(odm_compact(watched, NULL, NULL));
+        put_numbers(watched, 0, 300, round);
+    }
+    cr_assert_gt(unlinked, 20);
+    expect_numbers(watched, 0, 300, 39);
+    odm__os.unlink = real_os()->unlink;
+    odm_close(watched);
 }
 
 /* ---- a full disk ----------------------------------------------------------------------------------------------------- */
