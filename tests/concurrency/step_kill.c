@@ -396,15 +396,16 @@ static void expect_sound_shape(odm_map *map)
 {
     const struct index *index = &map->reader.index;
     for (uint32_t i = 0; i < STRIPES; ++i) {
-        uint64_t root = atomic_load(&index->stripes[i].root), words_count = UINT64_C(1) << root_depth(root), chunk_words;
+        uint64_t root = atomic_load(&index->stripes[i].root), words_count = UINT64_C(1) << root_depth(root),
+                 chunk_words;
         odm__u64 *words = (odm__u64 *)(void *)(index->base + root_location(root) * INDEX_UNIT);
         odm__u32 *used = (odm__u32 *)(void *)(words + words_count); // by the first word of a chunk
         for (uint64_t first = 0; first < words_count; first += chunk_words) {
             uint64_t word = atomic_load(&words[first]), in_use = 0;
             chunk_words = words_count >> word_depth(word);
             for (uint64_t k = first; k < first + chunk_words; ++k) {
-                cr_assert_eq(atomic_load(&words[k]), word, "step %llu: word %llu of stripe %u differs from %llu", step_now,
-                             (unsigned long long)k, i, (unsigned long long)first);
+                cr_assert_eq(atomic_load(&words[k]), word, "step %llu: word %llu of stripe %u differs from %llu",
+                             step_now, (unsigned long long)k, i, (unsigned long long)first);
             }
             const odm__u64 *slots = (const odm__u64 *)(const void *)(index->base + word_location(word) * INDEX_UNIT);
             for (uint32_t k = 0; k < UINT32_C(1) << word_bits(word); ++k) in_use += slots[k] != SLOT_EMPTY;

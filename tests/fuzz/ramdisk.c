@@ -26,10 +26,10 @@
 #endif
 
 #define MIB (UINT64_C(1) << 20)
-#define FILE_ROOM (64 * MIB)                  // then the disk is full
-#define FILE_STRIDE (FILE_ROOM + 32 * MIB)    // with what may be read behind a segment
+#define FILE_ROOM (64 * MIB)                   // then the disk is full
+#define FILE_STRIDE (FILE_ROOM + 32 * MIB)     // with what may be read behind a segment
 #define UNREADABLE_BYTES (64 * UINT64_C(1024)) // poisoned behind what may be read
-#define ADDRESSES_FIRST (UINT64_C(1) << 46)   // of reservations, which nobody reads before a file is mapped there
+#define ADDRESSES_FIRST (UINT64_C(1) << 46)    // of reservations, which nobody reads before a file is mapped there
 enum { NODES_MAX = 256, OPENS_MAX = 256, FDS_MAX = 512, LOCKS_MAX = 64, RESERVATIONS_MAX = 16 };
 enum { FD_FIRST = 1 << 20, ROOT = 0, NAME_SIZE = 40, PAGE_SIZE = 4096 };
 
@@ -534,8 +534,8 @@ static int ram_futex_wake(void *word, int waiters)
 void ramdisk_begin(void)
 {
     if (arena == NULL) {
-        arena = mmap(NULL, NODES_MAX * FILE_STRIDE, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        arena = mmap(NULL, NODES_MAX * FILE_STRIDE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                     -1, 0);
         right(arena != MAP_FAILED, "no addresses for files");
         time_ns = 1000000000;
         nodes[ROOT] = (struct node){.used = true, .is_directory = true, .named = true};
