@@ -25,8 +25,7 @@ struct verify {
 
     // The index.
     bool over;
-    uint64_t
-        position; // hash that the chunk being looked at begins with; in an index built anew it may hold others before
+    uint64_t position; // hash that the chunk being looked at begins with, unless the index was exchanged on the way
     bool loaded;
     struct chunk_copy copy;
     uint64_t recycled, generation; // when it was copied
