@@ -966,6 +966,41 @@ Test(reboot, survives_a_kill_anywhere_in_a_rebuild_that_keeps)
     hole_free(hole);
 }
 
+/* A builder for another mount may die when the log has gone on already, and the next opener be on the mount of before: then index
+ * and lock file of before are those of that mount, and yet no longer go with the log. What is written then must be there after a
+ * reboot. Method: kill the builder before each of its calls. */
+Test(reboot, does_not_trust_what_was_there_before_a_rebuild_for_another_mount_was_broken_off)
+{
+    const char *original = temp_map_path();
+    odm_map *map = open_map(original);
+    put_numbers(map, 0, 100, 0);
+    struct image image = image_take(original); // as if it were killed
+    bool finished = false;
+    for (size_t call = 1; !finished; ++call) {
+        cr_assert_lt(call, 2000);
+        const char *path = temp_map_path();
+        image_write(&image, path);
+        lie_about_files(&image, path);
+        lie_about_mount(1);
+        finished = open_until_call(path, call);
+        lie_about_mount(0);
+        odm_map *again = open_map(path);
+        expect_numbers(again, 0, 100, 0);
+        put_numbers(again, 50, 150, 1);
+        ok(odm_sync(again, NULL));
+        ok(odm_close(again));
+        lie_about_boot(call);
+        again = open_map(path);
+        expect_numbers(again, 0, 50, 0);
+        expect_numbers(again, 50, 150, 1);
+        ok(odm_close(again));
+        lie_about_boot(0);
+        remove_tree(path);
+    }
+    image_free(&image);
+    ok(odm_close(map));
+}
+
 /* The same while a map is made: whoever comes next makes it, or finds it. */
 Test(reboot, survives_a_kill_anywhere_in_the_making_of_a_map)
 {
