@@ -115,66 +115,108 @@ function valuesOf (codec, result, sizes, count) {
   return values
 }
 
-const OPS = { set: 0, insert: 1, delete: 2 }
+const OPS = { __proto__: null, set: 0, insert: 1, delete: 2 }
 
-/** Writes [op, key, value] in their order. outcomes: an array that gets true or false for each, or null. */
-function writeMany (handle, operation, writes, outcomes) {
-  let done = 0
-  const fail = (status) => {
-    try {
-      handle.fail(operation, status)
-    } catch (error) {
-      error.done = done
-      throw error
-    }
+/** Writes on their way to a map, some hundred a call. */
+class Writer {
+  #handle
+  #operation
+  #outcomes
+  #keys = pool.pop() ?? new Packer()
+  #values = pool.pop() ?? new Packer()
+  #ops = new Uint8Array(BATCH)
+  #results = new Uint8Array(BATCH)
+  done = 0
+  failed = false // by the engine: what is packed is not sent again
+
+  constructor (handle, operation, outcomes) {
+    this.#handle = handle
+    this.#operation = operation
+    this.#outcomes = outcomes
   }
-  const keys = pool.pop() ?? new Packer()
-  const values = pool.pop() ?? new Packer()
-  try {
-    const ops = new Uint8Array(BATCH)
-    const results = new Uint8Array(BATCH)
-    const send = () => {
-      handle.changes++
-      const { count } = keys
-      const status = handle.native.writeMany(count, ops, keys.plain, keys.ends, values.plain, values.ends, results)
-      const written = status === OK ? count : status === CLOSED ? 0 : state[2]
-      for (let i = 0; i < written && outcomes !== null; i++) {
-        outcomes.push(results[i] !== EXISTS && results[i] !== NOT_FOUND)
-      }
-      done += written
-      if (status !== OK) fail(status)
-      keys.clear()
-      values.clear()
-    }
+
+  add (code, key, value) {
+    const keys = this.#keys
+    const values = this.#values
+    const { count, end } = keys
+    this.#ops[count] = code
+    keys.add(this.#handle.key, key)
     try {
-      for (const [op, key, value] of writes) {
-        const code = OPS[op]
-        if (code === undefined) throw typeError(`a write is 'set', 'insert' or 'delete', not ${shown(op)}`)
-        const end = keys.end
-        ops[keys.count] = code
-        keys.add(handle.key, key)
-        try {
-          if (code === OPS.delete) values.addNothing()
-          else values.add(handle.value, value)
-        } catch (error) {
-          keys.count-- // The key of a value that can not be stored.
-          keys.end = end
-          throw error
-        }
-        if (keys.isFull || values.isFull) send()
-      }
+      if (code === OPS.delete) values.addNothing()
+      else values.add(this.#handle.value, value)
     } catch (error) {
-      // What came before the wrong one is written, as if each had been a call of its own.
-      if (keys.count > 0 && error?.done === undefined) send()
-      if (Object(error) === error && Object.isExtensible(error)) error.done = done
+      keys.count = count // The key of a value that can not be stored.
+      keys.end = end
       throw error
     }
-    if (keys.count > 0) send()
-    return outcomes
-  } finally {
-    giveBack(keys)
-    giveBack(values)
+    if (keys.isFull || values.isFull) this.send()
+  }
+
+  send () {
+    const { count } = this.#keys
+    if (count === 0) return
+    const handle = this.#handle
+    handle.changes++
+    const status = handle.native.writeMany(count, this.#ops, this.#keys.plain, this.#keys.ends, this.#values.plain,
+      this.#values.ends, this.#results)
+    const written = status === OK ? count : status === CLOSED ? 0 : state[2]
+    for (let i = 0; i < written && this.#outcomes !== null; i++) {
+      this.#outcomes.push(this.#results[i] !== EXISTS && this.#results[i] !== NOT_FOUND)
+    }
+    this.done += written
+    this.failed = status !== OK
+    if (this.failed) handle.fail(this.#operation, status)
+    this.#keys.clear()
+    this.#values.clear()
+  }
+
+  giveBack () {
+    giveBack(this.#keys)
+    giveBack(this.#values)
   }
 }
 
-module.exports = { getMany, writeMany }
+// Calls fill(writer) and sends what it adds. Of an error that it throws: what came before is written, as if each had been a
+// call of its own, and `done` tells how many.
+function write (handle, operation, outcomes, fill) {
+  const writer = new Writer(handle, operation, outcomes)
+  try {
+    try {
+      fill(writer)
+    } catch (error) {
+      if (!writer.failed) writer.send()
+      throw error
+    }
+    writer.send()
+  } catch (error) {
+    if (Object(error) === error && Object.isExtensible(error)) error.done = writer.done
+    throw error
+  } finally {
+    writer.giveBack()
+  }
+}
+
+/** Sets [key, value] in their order. */
+function setMany (handle, entries) {
+  write(handle, 'setMany', null, (writer) => {
+    for (const entry of entries) {
+      if (Object(entry) !== entry) throw new TypeError(`Iterator value ${String(entry)} is not an entry object`)
+      writer.add(OPS.set, entry[0], entry[1])
+    }
+  })
+}
+
+/** Writes [op, key, value] in their order; gives true or false for each. */
+function writeMany (handle, writes) {
+  const outcomes = []
+  write(handle, 'writeMany', outcomes, (writer) => {
+    for (const [op, key, value] of writes) {
+      const code = OPS[op]
+      if (code === undefined) throw typeError(`a write is 'set', 'insert' or 'delete', not ${shown(op)}`)
+      writer.add(code, key, value)
+    }
+  })
+  return outcomes
+}
+
+module.exports = { getMany, setMany, writeMany }

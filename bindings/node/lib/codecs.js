@@ -191,13 +191,19 @@ const bool = new Codec('bool', {
 const LOOP_MAX = 48 // characters: up to here a loop here is faster than a call of C++
 const BYTES_A_UNIT_MAX = 3 // UTF-8 bytes of one UTF-16 unit
 
+// Tells whether UTF-8 can hold it: a lone surrogate would become U+FFFD, and two strings the same key.
+const isWellFormed = String.prototype.isWellFormed // Node.js 20 and newer
+  ? (text) => text.isWellFormed()
+  : (text) => !/\p{Surrogate}/u.test(text)
+
+function refuseLoneSurrogate (text) {
+  if (!isWellFormed(text)) throw rangeError(`${shown(text)} has a lone surrogate, which UTF-8 can not store`)
+}
+
 function writeLongText (target, text, at) {
   target.ensure(at + text.length * BYTES_A_UNIT_MAX)
   const written = target.bytes.utf8Write(text, at)
-  // A lone surrogate has no UTF-8: it would become U+FFFD, and two strings the same key.
-  if (written !== text.length && /\p{Surrogate}/u.test(text)) {
-    throw rangeError(`${shown(text)} has a lone surrogate, which UTF-8 can not store`)
-  }
+  if (written !== text.length) refuseLoneSurrogate(text)
   return at + written
 }
 
@@ -214,9 +220,7 @@ function writeText (target, text, at) {
 }
 
 function bytesOfText (text) {
-  if (/\p{Surrogate}/u.test(text)) {
-    throw rangeError(`${shown(text)} has a lone surrogate, which UTF-8 can not store`)
-  }
+  refuseLoneSurrogate(text)
   return Buffer.from(text, 'utf8')
 }
 

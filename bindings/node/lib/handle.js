@@ -97,7 +97,8 @@ class Handle {
   // The value with its version: {value, low, high}. value undefined: vacant.
   entryGet (operation, key) {
     const result = this.native.entryGet(this.putKey(key))
-    const [low, high] = state // Before the value is decoded: that may run code of the user.
+    const low = state[0] // Before the value is decoded: that may run code of the user.
+    const high = state[1]
     return { value: this.taken(operation, result), low, high }
   }
 

@@ -9,7 +9,7 @@ const { checkNames, openNumbers, pathOf, OPEN_OPTIONS } = require('./options')
 const { DiskMapError, typeError, shown } = require('./errors')
 const { Walk } = require('./walk')
 const { Entry } = require('./entry')
-const { getMany, writeMany } = require('./batch')
+const { getMany, setMany, writeMany } = require('./batch')
 const { run } = require('./work')
 
 const MUST_EXIST = 2
@@ -205,18 +205,12 @@ class DiskMap {
   }
 
   setMany (entries) {
-    const writes = function * () {
-      for (const entry of entries) {
-        if (Object(entry) !== entry) throw new TypeError(`Iterator value ${String(entry)} is not an entry object`)
-        yield ['set', entry[0], entry[1]]
-      }
-    }
-    writeMany(this.#handle, 'setMany', writes(), null)
+    setMany(this.#handle, entries)
     return this
   }
 
   writeMany (writes) {
-    return writeMany(this.#handle, 'writeMany', writes, [])
+    return writeMany(this.#handle, writes)
   }
 
   // ---- in place ----

@@ -100,6 +100,14 @@ static bool is_ascii(const uint8_t *bytes, size_t size)
     return (seen & UINT64_C(0x8080808080808080)) == 0;
 }
 
+enum { CACHE_LINE = 64, FETCH_MAX = 8 * CACHE_LINE };
+
+/* Asks for all lines of a value before the first is looked at: else each is waited for by itself. */
+static inline __attribute__((always_inline)) void fetch(const void *value, size_t size)
+{
+    for (size_t i = 0; i < size && i < FETCH_MAX; i += CACHE_LINE) __builtin_prefetch((const uint8_t *)value + i);
+}
+
 /* Most text is ASCII, and that is copied as it is. What is not UTF-8 becomes U+FFFD. */
 static napi_value text(napi_env env, const void *bytes, size_t size)
 {
@@ -185,7 +193,8 @@ static odm_status text_of(napi_env env, const struct binding *binding, uint32_t 
     char *to = (char *)binding->environment->scratch + key_end;
     size_t room = binding->environment->scratch_size - key_end, size;
     if (napi_get_value_string_utf8(env, string, to, room, &size) != napi_ok) return ODM_E_INVALID;
-    if (size + TEXT_SLACK >= room || memmem(to, size, "\xef\xbf\xbd", 3) != NULL) return DOUBTFUL;
+    if (size + TEXT_SLACK >= room) return DOUBTFUL;
+    if (!is_ascii((uint8_t *)to, size) && memmem(to, size, "\xef\xbf\xbd", 3) != NULL) return DOUBTFUL;
     *value = (struct slice){to, size};
     return ODM_OK;
 }
@@ -209,13 +218,10 @@ static odm_status value_of(napi_env env, const struct binding *binding, uint32_t
 
 /* ---- one key ------------------------------------------------------------------------------------------------------ */
 
-enum { CACHE_LINE = 64, FETCH_MAX = 8 * CACHE_LINE };
-
 /* A value as JavaScript takes it, copied. */
 static napi_value value_copied(napi_env env, const struct binding *binding, const void *value, size_t size)
 {
-    // Ask for all lines before the first is looked at: else each is waited for by itself.
-    for (size_t i = 0; i < size && i < FETCH_MAX; i += CACHE_LINE) __builtin_prefetch((const uint8_t *)value + i);
+    fetch(value, size);
     if (binding->text_values) return text(env, value, size);
     struct environment *environment = binding->environment;
     if (size > environment->scratch_size) return bytes_copied(env, value, size);
@@ -410,6 +416,13 @@ static size_t padded(size_t size)
     return (size + VALUE_UNIT - 1) / VALUE_UNIT * VALUE_UNIT;
 }
 
+enum { FETCH_AHEAD = 4 }; /* values */
+
+static inline __attribute__((always_inline)) void fetch_present(const void *value, uint64_t size)
+{
+    if (size != ODM_ABSENT) fetch(value, (size_t)size);
+}
+
 /* An array of n strings, undefined for those that are absent; or a negative number. Made by one call of Array.of: to set its
  * elements one by one takes several times as long. */
 static napi_value texts(napi_env env, const struct environment *environment, size_t n, const void **values,
@@ -417,7 +430,9 @@ static napi_value texts(napi_env env, const struct environment *environment, siz
 {
     napi_value result, undefined, list_of, strings[BATCH_MAX];
     TRY(napi_get_undefined(env, &undefined));
+    for (size_t i = 0; i < n && i < FETCH_AHEAD; i++) fetch_present(values[i], sizes[i]);
     for (size_t i = 0; i < n; i++) {
+        if (i + FETCH_AHEAD < n) fetch_present(values[i + FETCH_AHEAD], sizes[i + FETCH_AHEAD]);
         strings[i] = sizes[i] == ODM_ABSENT ? undefined : text(env, values[i], (size_t)sizes[i]);
         if (strings[i] == NULL) return NULL;
     }

@@ -166,6 +166,7 @@ describe('many keys', () => {
     ]), [true, true, false, true, true, false, true])
     assert.deepEqual([...map].sort(), [['a', '2'], ['b', '4'], ['there', 'again']])
     assert.throws(() => map.writeMany([['put', 'a', 'b']]), /a write is 'set', 'insert' or 'delete', not "put"/)
+    assert.throws(() => map.writeMany([['constructor', 'a', 'b']]), /not "constructor"/)
   })
 
   test('what comes before a wrong one is written, and the error says how many', () => {
