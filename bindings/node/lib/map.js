@@ -4,7 +4,7 @@
 const { inspect } = require('node:util')
 const { Handle, openNative, OK } = require('./handle')
 const { codecOf, u64, str, json } = require('./codecs')
-const { codecsOfSchema } = require('./struct')
+const { codecsOfSchema, whyNoCodec } = require('./struct')
 const { checkNames, openNumbers, pathOf, OPEN_OPTIONS } = require('./options')
 const { DiskMapError, typeError, shown } = require('./errors')
 const { Walk } = require('./walk')
@@ -60,7 +60,7 @@ function openByItsSchema (path, [flags, ...numbers], key, value) {
   const asked = `${key?.name ?? '(not given)'}/${value?.name ?? '(not given)'}`
   const message = schema === ''
     ? `open: the map was made without a schema: say what it holds by key, value, and schema: null (${path})`
-    : `open: the map was made as "${schema}", and is opened as "${asked}" (${path})`
+    : `open: the map was made as "${schema}", and is opened as "${asked}"${whyNoCodec(schema)} (${path})`
   throw new DiskMapError('ODM_E_MISMATCH', message, { path })
 }
 

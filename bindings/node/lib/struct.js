@@ -13,6 +13,11 @@ const SLICE_SIZE = 8
 const SLICE_ALIGNMENT = 4
 const PAYLOAD_ALIGNMENT = 8
 const NAME = /^[A-Za-z_][A-Za-z0-9_]*$/
+const TAKEN = ['toObject', 'toJSON', 'constructor', '__proto__'] // a view has them itself
+
+function taken (name) {
+  return `a field can not be called ${name} in JavaScript, where objects have that themselves`
+}
 
 function aligned (at, alignment) {
   return Math.ceil(at / alignment) * alignment
@@ -34,13 +39,18 @@ class StructView {
   }
 }
 
+function isFieldType (type) {
+  return type instanceof Codec || Array.isArray(type)
+}
+
 /** What a field is stored as, and how it is read. */
 class Field {
   constructor (name, type, structName) {
     const list = Array.isArray(type)
     const codec = list ? type[0] : type
     const where = `${structName}.${name}`
-    if (!NAME.test(name) || name === '__proto__') throw rangeError(`${shown(name)} is no name for a field`)
+    if (TAKEN.includes(name)) throw rangeError(`${where}: ${taken(name)}`)
+    if (!NAME.test(name)) throw rangeError(`${shown(name)} is no name for a field`)
     if (!(codec instanceof Codec) || (list && type.length !== 1)) {
       throw typeError(`${where} must be an encoding such as u32, or a list such as [f64], not ${shown(type)}`)
     }
@@ -154,12 +164,11 @@ function struct (description) {
   if (typeof description !== 'object' || description === null || Array.isArray(description)) {
     throw typeError(`struct takes an object with the fields, not ${shown(description)}`)
   }
+  // Where a literal says __proto__: u32 it has no such field, but that prototype.
+  if (isFieldType(Object.getPrototypeOf(description))) throw rangeError(`struct.__proto__: ${taken('__proto__')}`)
   const fields = Object.entries(description).map(([name, type]) => new Field(name, type, 'struct'))
   if (fields.length === 0) throw rangeError('a struct needs at least one field')
   const names = new Set(fields.map((field) => field.name))
-  for (const reserved of ['toObject', 'toJSON', 'constructor']) {
-    if (names.has(reserved)) throw rangeError(`a field can not be called ${reserved}: views have a method of that name`)
-  }
   let end = 0
   let alignment = 1
   for (const field of fields) {
@@ -240,10 +249,17 @@ function codecNamed (name) {
   }
 }
 
+/** Why codecNamed gives none although the names of all types are known: a sentence, or ''. */
+function whyNoCodec (schema) {
+  const name = TAKEN.find((name) => schema.includes(`{${name}:`) || schema.includes(`,${name}:`))
+  if (name === undefined) return ''
+  return `: ${taken(name)}. Pass a struct that calls it otherwise, and schema: ${JSON.stringify(schema)}`
+}
+
 /** [key, value] of a schema such as "str/u64", each undefined if it is no built-in encoding. */
 function codecsOfSchema (schema) {
   const parts = schema.split('/')
   return parts.length === 2 ? parts.map(codecNamed) : [undefined, undefined]
 }
 
-module.exports = { struct, codecsOfSchema }
+module.exports = { struct, codecsOfSchema, whyNoCodec }

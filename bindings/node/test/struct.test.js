@@ -4,6 +4,7 @@
 const { test, describe } = require('node:test')
 const assert = require('node:assert/strict')
 const { DiskMap, struct, u8, u16, u32, u64, i8, u53, f32, f64, bool, str, bytes, json } = require('opendiskmap')
+const { mapPath } = require('./support')
 
 const hex = (codec, value) => Buffer.from(codec.encode(value)).toString('hex')
 const Player = struct({ id: u32, name: str, scores: [f64] })
@@ -95,8 +96,25 @@ describe('refused', () => {
     assert.throws(() => struct({ a: [str] }), /can not be a list of str/)
     assert.throws(() => struct({ a: 'u32' }), /must be an encoding such as u32/)
     assert.throws(() => struct({ 'a b': u32 }), /"a b" is no name for a field/)
-    assert.throws(() => struct({ toObject: u32 }), /can not be called toObject/)
     assert.throws(() => struct(u32.name), TypeError)
+  })
+
+  test('names that JavaScript has taken are named, and the layout stays open under another one', (t) => {
+    for (const name of ['toObject', 'toJSON', 'constructor', '__proto__']) {
+      const message = new RegExp(`struct\\.${name}: a field can not be called ${name}`)
+      assert.throws(() => struct({ id: u32, [name]: u32 }), { name: 'RangeError', message })
+
+      // As a program in another language makes it.
+      const path = mapPath(t)
+      const schema = `str/struct{id:u32,${name}:u32}`
+      const types = { key: str, value: struct({ id: u32, other: u32 }), schema }
+      DiskMap.open(path, types).set('a', { id: 1, other: 2 }).close()
+      assert.throws(() => DiskMap.open(path), (error) => error.code === 'ODM_E_MISMATCH' &&
+        error.message.includes(`can not be called ${name}`) && error.message.includes(`schema: "${schema}"`))
+      assert.equal(DiskMap.open(path, types).get('a').other, 2)
+    }
+    assert.throws(() => struct({ id: u32, __proto__: u32 }), /struct\.__proto__: a field can not be called __proto__/)
+    assert.throws(() => struct({ id: u32, __proto__: [u32] }), /struct\.__proto__: a field can not be called __proto__/)
   })
 })
 
