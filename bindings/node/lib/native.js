@@ -10,10 +10,11 @@ const path = require('node:path')
 const SCRATCH_SIZE_MIN = 64 * 1024
 const SCRATCH_SIZE_MAX = 64 * 1024 * 1024 // the longest key, if each of its bytes might become three
 
-// Alpine and others: a binary for glibc does not load there, and the other way round.
+// Alpine and others: a binary for glibc does not belong there, and the other way round. musl's file has different names, such
+// as ld-musl-x86_64.so.1 and libc.so; glibc's is libc.so.6, once libc-2.31.so.
 function isMusl () {
   try {
-    return fs.readFileSync('/proc/self/maps', 'latin1').includes('/ld-musl-')
+    return !/\/libc(\.so\.6|-2\.\d+\.so)\b/.test(fs.readFileSync('/proc/self/maps', 'latin1'))
   } catch {
     return false
   }
