@@ -6,8 +6,10 @@ package opendiskmap
 //
 // The shims look as they do because a cgo call must not allocate and must cost as little as it can: a handle crosses as
 // uintptr_t, because cgo keeps pointers to incomplete structs on the heap; bytes cross as char *, because cgo searches a
-// void * for Go pointers at every call; results come back as a small struct, because a Go variable that C writes to would
-// move to the heap. noescape and nocallback are true of every one of them: C keeps none of its arguments, and never calls Go.
+// void * for Go pointers at every call; what was found is left in the handle, because a Go variable that C writes to would
+// move to the heap, and a struct that comes back by value is copied in pieces of 16 bytes, which the processor can read only
+// once the 8 bytes that C wrote have left its pipeline. noescape and nocallback are true of every one of them: C keeps none
+// of its arguments, and never calls Go.
 
 /*
 #cgo noescape odm_go_get
@@ -38,14 +40,6 @@ package opendiskmap
 #include <time.h>
 #include <opendiskmap.h>
 
-// What a call gives back. Only what it is about is set.
-typedef struct {
-    const char *bytes; // a slice of the map
-    size_t size;
-    uint64_t version;
-    odm_status status;
-} odm_go_found;
-
 typedef struct {
     uintptr_t pointer; // a handle or an iterator
     odm_status status;
@@ -65,6 +59,10 @@ typedef struct {
     bool read_only;
     uint32_t calls;
     int64_t tick; // when a read-only handle was refreshed last
+    // What the last look-up found.
+    const void *value;
+    size_t value_size;
+    uint64_t version;
     // The outputs of a batch or of a step of a walk. Here, because Go's memory is no place for pointers that C stores.
     const void *keys[ODM_GO_MANY];
     uint64_t key_sizes[ODM_GO_MANY];
@@ -106,13 +104,20 @@ static odm_status odm_go_refresh(uintptr_t handle)
     return odm_refresh(odm_go_of(handle)->map);
 }
 
-static odm_go_found odm_go_get(uintptr_t handle, const char *key, size_t key_size)
+// Has the processor fetch the rest of a short value, of which the look-up has seen the beginning, while Go comes back from C.
+static void odm_go_fetch(const void *value, size_t size)
 {
-    const void *value = NULL;
-    odm_go_found found = {0};
-    found.status = odm_get(odm_go_begin(handle), key, key_size, &value, &found.size);
-    found.bytes = value;
-    return found;
+    const char *bytes = value;
+    for (size_t at = 64; at < size && at < 256; at += 64) __builtin_prefetch(bytes + at);
+    __builtin_prefetch(bytes + size - 1);
+}
+
+static odm_status odm_go_get(uintptr_t handle, const char *key, size_t key_size)
+{
+    odm_go_handle *h = odm_go_of(handle);
+    odm_status status = odm_get(odm_go_begin(handle), key, key_size, &h->value, &h->value_size);
+    if (status == ODM_OK) odm_go_fetch(h->value, h->value_size);
+    return status;
 }
 
 static odm_status odm_go_has(uintptr_t handle, const char *key, size_t key_size)
@@ -130,13 +135,12 @@ static odm_status odm_go_remove(uintptr_t handle, const char *key, size_t key_si
     return odm_remove(odm_go_begin(handle), key, key_size);
 }
 
-static odm_go_found odm_go_entry_get(uintptr_t handle, const char *key, size_t key_size)
+static odm_status odm_go_entry_get(uintptr_t handle, const char *key, size_t key_size)
 {
-    const void *value = NULL;
-    odm_go_found found = {0};
-    found.status = odm_entry_get(odm_go_begin(handle), key, key_size, &value, &found.size, &found.version);
-    found.bytes = value;
-    return found;
+    odm_go_handle *h = odm_go_of(handle);
+    odm_status status = odm_entry_get(odm_go_begin(handle), key, key_size, &h->value, &h->value_size, &h->version);
+    if (status == ODM_OK) odm_go_fetch(h->value, h->value_size);
+    return status;
 }
 
 static odm_status odm_go_entry_put(uintptr_t handle, const char *key, size_t key_size, const char *value,
@@ -231,13 +235,10 @@ static odm_status odm_go_stat(uintptr_t handle, odm_statistics *statistics)
     return odm_stat(odm_go_of(handle)->map, statistics);
 }
 
-static odm_go_found odm_go_schema(uintptr_t handle)
+static odm_status odm_go_schema(uintptr_t handle)
 {
-    const void *schema = NULL;
-    odm_go_found found = {0};
-    found.status = odm_schema(odm_go_of(handle)->map, &schema, &found.size);
-    found.bytes = schema;
-    return found;
+    odm_go_handle *h = odm_go_of(handle);
+    return odm_schema(h->map, &h->value, &h->value_size);
 }
 
 static odm_status odm_go_clear(uintptr_t handle)
@@ -356,9 +357,14 @@ func nativeOf(opened C.odm_go_opened) native {
 // A slice of the map is valid until the next call on its handle.
 
 func (n native) get(key span) (value []byte, code Code) {
-	found := C.odm_go_get(n.c, key.c(), key.n())
-	return unsafe.Slice((*byte)(unsafe.Pointer(found.bytes)), int(found.size)), Code(found.status)
+	if code = Code(C.odm_go_get(n.c, key.c(), key.n())); code == OK {
+		value = n.found()
+	}
+	return value, code
 }
+
+// found is the value that the last get or entryGet found.
+func (n native) found() []byte { return unsafe.Slice((*byte)(n.out.value), int(n.out.value_size)) }
 
 func (n native) has(key span) Code { return Code(C.odm_go_has(n.c, key.c(), key.n())) }
 
@@ -369,9 +375,10 @@ func (n native) put(key, value span) Code {
 func (n native) remove(key span) Code { return Code(C.odm_go_remove(n.c, key.c(), key.n())) }
 
 func (n native) entryGet(key span) (value []byte, version uint64, code Code) {
-	found := C.odm_go_entry_get(n.c, key.c(), key.n())
-	value = unsafe.Slice((*byte)(unsafe.Pointer(found.bytes)), int(found.size))
-	return value, uint64(found.version), Code(found.status)
+	if code = Code(C.odm_go_entry_get(n.c, key.c(), key.n())); code == OK {
+		value, version = n.found(), uint64(n.out.version)
+	}
+	return value, version, code
 }
 
 func (n native) entryPut(key, value span, version uint64) Code {
@@ -418,8 +425,10 @@ func (n native) clear() Code   { return Code(C.odm_go_clear(n.c)) }
 func (n native) sync() Code    { return Code(C.odm_go_sync(n.c)) }
 
 func (n native) schema() (schema string, code Code) {
-	found := C.odm_go_schema(n.c)
-	return C.GoStringN(found.bytes, C.int(found.size)), Code(found.status)
+	if code = Code(C.odm_go_schema(n.c)); code == OK {
+		schema = string(n.found())
+	}
+	return schema, code
 }
 
 // ---- opening ------------------------------------------------------------------------------------------------------
