@@ -69,13 +69,16 @@ func clock(cpu bool) time.Duration {
 var began = time.Now()
 
 // worker measures one engine, and prints nanoseconds an entry by row.
-func worker(name, dir string, n int, cpu bool) {
+func worker(name, dir string, n int, cpu bool, only string) {
 	d := makeData(n)
 	e := engines[name]()
 	e.open(dir)
 	result := map[string]float64{}
 	for _, r := range rows {
 		if r.name == "get a copy, 64 a call" && !e.hasMany() {
+			continue
+		}
+		if r.name != "put" && !strings.HasPrefix(r.name, only) {
 			continue
 		}
 		runtime.GC()
@@ -99,11 +102,12 @@ func main() {
 	names := flag.String("engines", "odm,lmdb,bbolt,badger,pebble,map", "the others are compared with the first")
 	dir := flag.String("dir", os.TempDir(), "the maps are made in fresh directories there, and removed")
 	cpu := flag.Bool("cpu", false, "count processor time, not the wall's")
+	only := flag.String("only", "", "only rows whose names begin so, and put")
 	work := flag.String("worker", "", "measure this engine in -dir; for the program itself")
 	flag.Parse()
 	log.SetFlags(0)
 	if *work != "" {
-		worker(*work, *dir, *n, *cpu)
+		worker(*work, *dir, *n, *cpu, *only)
 		return
 	}
 	chosen := strings.Split(*names, ",")
@@ -116,7 +120,8 @@ func main() {
 			fresh, err := os.MkdirTemp(*dir, "odm_bench_go.")
 			check(err)
 			fmt.Fprintf(os.Stderr, "round %d: %s\n", round+1, name)
-			cmd := exec.Command(os.Args[0], "-worker", name, "-dir", fresh, "-n", fmt.Sprint(*n), fmt.Sprint("-cpu=", *cpu))
+			cmd := exec.Command(os.Args[0], "-worker", name, "-dir", fresh, "-n", fmt.Sprint(*n), fmt.Sprint("-cpu=", *cpu),
+				"-only", *only)
 			cmd.Stderr = os.Stderr
 			output, err := cmd.Output()
 			os.RemoveAll(fresh)
@@ -131,6 +136,9 @@ func main() {
 	fmt.Printf("%d entries, medians of %d rounds, %s an entry; in brackets: times the first\n\n", *n, *rounds, unit)
 	fmt.Printf("| |%s\n|---|%s\n", strings.Join(chosen, "|")+"|", strings.Repeat("---:|", len(chosen)))
 	for _, r := range rows {
+		if _, measured := results[chosen[0]][0][r.name]; !measured {
+			continue
+		}
 		fmt.Printf("| %s |", r.name)
 		first := 0.0
 		for i, name := range chosen {
