@@ -32,6 +32,7 @@ var engines = map[string]func() engine{
 	"badger": func() engine { return &badgerEngine{} },
 	"pebble": func() engine { return &pebbleEngine{} },
 	"map":    func() engine { return &mapEngine{} },
+	"map+c":  func() engine { return &crossingEngine{} },
 }
 
 // writesPerTransaction: where a store has transactions, it is loaded in big ones.
