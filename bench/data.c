@@ -5,7 +5,8 @@
 
 static const struct workload workloads[] = {
     {"seed", "random alphanumeric keys of 1-25 bytes, values of 1-250", false, 1, 25, 1, 250},
-    {"u64", "random 8-byte integer keys, values of 8 bytes", true, 8, 8, 8, 8},
+    {"u64", "random 8-byte integer keys, values of 1-250 bytes", true, 8, 8, 1, 250},
+    {"counter", "random 8-byte integer keys, values of 8 bytes", true, 8, 8, 8, 8},
 };
 
 enum { KEY_SIZE_MAX = 25, VALUE_SIZE_MAX = 250 };
@@ -55,7 +56,7 @@ static void *allocate(size_t count, size_t size)
 /* ---- distinct keys ----------------------------------------------------------------------------------------------- */
 
 /* The hashes of all keys so far. A key whose hash was seen is drawn again, whether or not it is really the same key:
- * that makes them distinct without keeping them. */
+ * that makes them distinct without keeping them. Integer keys are all different anyhow: mix is one to one. */
 struct seen {
     uint64_t *hashes; // 0 is an empty place
     size_t mask;
@@ -163,7 +164,7 @@ static void list_draw(struct list *to, const struct workload *workload, size_t c
     while (to->count < capacity) {
         uint8_t key[KEY_SIZE_MAX];
         size_t key_size = draw_key(workload, state, key);
-        if (seen_add(seen, key, key_size)) list_append(to, workload, key, key_size, salt);
+        if (workload->u64_keys || seen_add(seen, key, key_size)) list_append(to, workload, key, key_size, salt);
     }
 }
 
@@ -190,7 +191,7 @@ void data_make(struct data *data, const struct workload *workload, uint64_t seed
     for (size_t i = 0; i < sizeof pool; i++) pool[i] = (uint8_t)random_next(&pool_state);
 
     uint64_t state = mix(seed);
-    struct seen seen = seen_make(count + operations);
+    struct seen seen = seen_make(workload->u64_keys ? 0 : count + operations);
     list_draw(&data->load, workload, count, &seen, &state, mix(seed + 1));
     list_draw(&data->absent, workload, operations, &seen, &state, mix(seed + 2));
     free(seen.hashes);

@@ -22,6 +22,12 @@ struct workload {
     size_t value_size_min, value_size_max;
 };
 
+/* A value is a uint64_t too, and can be counted up. */
+static inline bool workload_counts(const struct workload *workload)
+{
+    return workload->value_size_min == sizeof(uint64_t) && workload->value_size_max == sizeof(uint64_t);
+}
+
 /* NULL if there is no workload of that name. */
 const struct workload *workload_find(const char *name);
 

@@ -22,6 +22,7 @@ struct engine_setup {
     const char *directory;  // exists; empty if create
     bool create;            // else: open what an earlier process left there
     bool u64_keys;          // every key is a uint64_t of this machine's byte order, 8-byte aligned
+    bool outgrown;          // the map is larger than the memory it may use
     uint64_t payload_bytes; // keys and values to come, for stores that must be told a maximum. 0 unless create
     uint64_t entries;       // likewise
 };
@@ -65,6 +66,10 @@ struct engine {
     void (*put)(void *store, const void *key, size_t key_size, const void *value, size_t value_size);
     bool (*get)(void *store, const void *key, size_t key_size, const void **value, size_t *value_size);
     bool (*remove)(void *store, const void *key, size_t key_size); // may be NULL
+
+    /* A write: adds 1 to the uint64_t, of this machine's byte order, that is the value of a key which is there. Between its
+     * read and its write nobody else's can come. */
+    void (*increment)(void *store, const void *key, size_t key_size);
 
     /* Both may be NULL: the store has no such call. get_many returns how many keys it found; values[i] is NULL for the
      * others. write_many puts the whole block. */

@@ -5,7 +5,9 @@
 #include <absl/container/flat_hash_map.h>
 #include <absl/strings/string_view.h>
 
+#include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <string>
 
 namespace
@@ -68,6 +70,18 @@ bool store_remove(void *handle, const void *key, size_t key_size)
     return self(handle).map.erase(slice(key, key_size)) != 0;
 }
 
+void increment(void *handle, const void *key, size_t key_size)
+{
+    auto found = self(handle).map.find(slice(key, key_size));
+    uint64_t number;
+    if (found == self(handle).map.end() || found->second.size() != sizeof number) {
+        bench_die("abseil: there is no number to count up");
+    }
+    memcpy(&number, found->second.data(), sizeof number);
+    number++;
+    memcpy(&found->second[0], &number, sizeof number);
+}
+
 void walk_begin(void *handle)
 {
     self(handle).walk = self(handle).map.cbegin();
@@ -97,6 +111,7 @@ engine make()
     abseil.put = put;
     abseil.get = get;
     abseil.remove = store_remove;
+    abseil.increment = increment;
     abseil.walk_begin = walk_begin;
     abseil.walk_next = walk_next;
     abseil.walk_end = nothing;

@@ -2,7 +2,7 @@
  *
  * MDB_NOSYNC | MDB_WRITEMAP: writes go straight to the mapped file and nobody waits for the disk, as with an odm_put.
  * 10,000 puts or removes a transaction, all gets of a run in one read transaction, MDB_INTEGERKEY for keys that
- * are uint64_t.
+ * are uint64_t, MDB_NORDAHEAD where the map is larger than memory.
  */
 #include "engine.h"
 
@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { WRITES_PER_TRANSACTION = 10000 };
 #define MAP_SIZE_SPARE (UINT64_C(1) << 30) // bytes
@@ -20,7 +21,8 @@ struct store {
     MDB_txn *reader;
     MDB_txn *writer;
     MDB_cursor *walk;
-    unsigned writes; // in the writer's transaction
+    MDB_cursor *counter; // ends with the writer's transaction
+    unsigned writes;     // in the writer's transaction
 };
 
 static void check(int code, const char *what)
@@ -53,7 +55,8 @@ static void *store_open(const struct engine_setup *setup)
         check(mdb_env_set_mapsize(store->env, (size_t)(setup->payload_bytes * 8 + MAP_SIZE_SPARE)),
               "mdb_env_set_mapsize");
     }
-    check(mdb_env_open(store->env, setup->directory, MDB_NOSYNC | MDB_WRITEMAP, 0644), "mdb_env_open");
+    unsigned flags = MDB_NOSYNC | MDB_WRITEMAP | (setup->outgrown ? MDB_NORDAHEAD : 0);
+    check(mdb_env_open(store->env, setup->directory, flags, 0644), "mdb_env_open");
 
     MDB_txn *txn;
     check(mdb_txn_begin(store->env, NULL, setup->create ? 0 : MDB_RDONLY, &txn), "mdb_txn_begin");
@@ -99,6 +102,7 @@ static void writes_end(void *handle)
     if (!store->writer) return;
     check(mdb_txn_commit(store->writer), "mdb_txn_commit");
     store->writer = NULL;
+    store->counter = NULL;
     store->writes = 0;
 }
 
@@ -141,6 +145,23 @@ static bool store_remove(void *handle, const void *key, size_t key_size)
     if (code == MDB_NOTFOUND) return false;
     check(code, "mdb_del");
     return true;
+}
+
+/* By a cursor, which finds the key once for both the read and the write. */
+static void increment(void *handle, const void *key, size_t key_size)
+{
+    struct store *store = handle;
+    write_begin(store);
+    if (!store->counter) check(mdb_cursor_open(store->writer, store->dbi, &store->counter), "mdb_cursor_open");
+    MDB_val key_slice = slice(key, key_size);
+    MDB_val value_slice;
+    check(mdb_cursor_get(store->counter, &key_slice, &value_slice, MDB_SET), "mdb_cursor_get");
+    uint64_t number;
+    if (value_slice.mv_size != sizeof number) bench_die("lmdb: there is no number to count up");
+    memcpy(&number, value_slice.mv_data, sizeof number);
+    number++;
+    value_slice = slice(&number, sizeof number);
+    check(mdb_cursor_put(store->counter, &key_slice, &value_slice, MDB_CURRENT), "mdb_cursor_put");
 }
 
 static void walk_begin(void *handle)
@@ -186,6 +207,7 @@ const struct engine bench_engine = {
     .put = put,
     .get = get,
     .remove = store_remove,
+    .increment = increment,
     .walk_begin = walk_begin,
     .walk_next = walk_next,
     .walk_end = walk_end,

@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct store {
     odm_map *map;
@@ -105,6 +106,25 @@ static bool store_remove(void *handle, const void *key, size_t key_size)
     return status == ODM_OK;
 }
 
+/* An entry: read, then written if nobody was faster. */
+static void increment(void *handle, const void *key, size_t key_size)
+{
+    struct store *store = handle;
+    odm_status status;
+    do {
+        const void *value = NULL;
+        size_t value_size = 0;
+        uint64_t version, number;
+        check(odm_entry_get(store->map, key, key_size, &value, &value_size, &version), "entry_get");
+        if (value_size != sizeof number) bench_die("odm: there is no number to count up");
+        memcpy(&number, value, sizeof number);
+        number++;
+        status = odm_entry_put(store->map, key, key_size, &number, sizeof number, version);
+        check(status, "entry_put");
+    } while (status == ODM_CONFLICT);
+    check(odm_refresh(store->map), "refresh"); // The value was copied: its place may be given back.
+}
+
 static size_t get_many(void *handle, const struct block *block, const void **values, uint64_t *value_sizes)
 {
     struct store *store = handle;
@@ -162,6 +182,7 @@ const struct engine bench_engine = {
     .put = put,
     .get = get,
     .remove = store_remove,
+    .increment = increment,
     .get_many = get_many,
     .write_many = write_many,
     .walk_begin = walk_begin,

@@ -12,6 +12,7 @@
 #include <rocksdb/version.h>
 
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -111,6 +112,22 @@ bool store_remove(void *handle, const void *key, size_t key_size)
     return true;
 }
 
+/* A get and a put; one thread writes, so no transaction is needed. */
+void increment(void *handle, const void *key, size_t key_size)
+{
+    Store &store = self(handle);
+    const void *value;
+    size_t value_size;
+    uint64_t number;
+    if (!get(handle, key, key_size, &value, &value_size) || value_size != sizeof number) {
+        bench_die("rocksdb: there is no number to count up");
+    }
+    memcpy(&number, value, sizeof number);
+    number++;
+    store.value.Reset();
+    put(handle, key, key_size, &number, sizeof number);
+}
+
 size_t get_many(void *handle, const block *block, const void **values, uint64_t *value_sizes)
 {
     Store &store = self(handle);
@@ -185,6 +202,7 @@ engine make()
     rocksdb.put = put;
     rocksdb.get = get;
     rocksdb.remove = store_remove;
+    rocksdb.increment = increment;
     rocksdb.get_many = get_many;
     rocksdb.write_many = write_many;
     rocksdb.walk_begin = walk_begin;

@@ -10,6 +10,7 @@
 
 #include <cinttypes>
 #include <cstdio>
+#include <cstring>
 #include <memory>
 #include <string>
 
@@ -90,6 +91,31 @@ bool store_remove(void *handle, const void *key, size_t key_size)
     return status == tkrzw::Status::SUCCESS;
 }
 
+/* Its own call for this: the record is read and written under one lock, and looked for once. */
+class Increment final : public tkrzw::DBM::RecordProcessor
+{
+    uint64_t number_ = 0;
+
+  public:
+    std::string_view ProcessFull(std::string_view, std::string_view value) override
+    {
+        if (value.size() != sizeof number_) bench_die("tkrzw: there is no number to count up");
+        memcpy(&number_, value.data(), sizeof number_);
+        number_++;
+        return {reinterpret_cast<const char *>(&number_), sizeof number_};
+    }
+    std::string_view ProcessEmpty(std::string_view) override
+    {
+        bench_die("tkrzw: there is no number to count up");
+    }
+};
+
+void increment(void *handle, const void *key, size_t key_size)
+{
+    Increment processor;
+    check(self(handle).dbm.Process(slice(key, key_size), &processor, true), "process");
+}
+
 void walk_begin(void *handle)
 {
     Store &store = self(handle);
@@ -127,6 +153,7 @@ engine make()
     tkrzw.put = put;
     tkrzw.get = get;
     tkrzw.remove = store_remove;
+    tkrzw.increment = increment;
     tkrzw.walk_begin = walk_begin;
     tkrzw.walk_next = walk_next;
     tkrzw.walk_end = walk_end;

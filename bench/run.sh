@@ -1,10 +1,15 @@
 #!/bin/sh
 # Builds the benchmark, runs it, prints a Markdown table; the raw numbers go to a file of JSON lines.
 #
-#   sh bench/run.sh [--sizes 1000000,10000000] [--workloads seed,u64] [--engines odm,lmdb,tkrzw,rocksdb,abseil,floor] [--rounds 3]
-#                   [--operations 2000000] [--seed 1] [--dir PATH] [--json FILE]
+#   sh bench/run.sh [--sizes 1000000,10000000] [--workloads seed,u64,counter] [--rounds 3] [--seed 1]
+#                   [--engines odm,lmdb,tkrzw,rocksdb,abseil,floor] [--operations 2000000] [--turnovers 2] [--memory 0]
+#                   [--phases load,reopen,killed,rebuild,parallel,outgrown,remove,batch] [--under COMMAND]
+#                   [--dir PATH] [--json FILE]
 #
 # --operations  at most so many gets, misses, updates and removes a pass
+# --turnovers   how many times everything is written again before the updates in the steady state; 0 leaves these out
+# --memory      bytes that a store may use in the phase outgrown; 0 leaves it out
+# --under       a command that starts each process that measures, such as "chrt -f 1"
 # --dir         where the maps are made, in a directory that is removed at the end (default: $TMPDIR, else /tmp)
 # --json        default: results.jsonl in the build directory
 #
@@ -18,7 +23,7 @@ parent=${TMPDIR:-/tmp}
 json=$build/results.jsonl
 
 usage() {
-    sed -n '2,10s/^# \{0,1\}//p' "$0"
+    sed -n '2,15s/^# \{0,1\}//p' "$0"
 }
 
 # Ours are taken out, all others are the runner's: "$@" is rotated once.
@@ -26,7 +31,8 @@ left=$#
 while [ "$left" -gt 0 ]; do
     case $1 in
         --help) usage; exit 0 ;;
-        --engines | --dir | --json | --sizes | --workloads | --rounds | --operations | --seed)
+        --engines | --dir | --json | --sizes | --workloads | --rounds | --operations | --turnovers | --memory | --phases | \
+            --under | --seed)
             if [ "$left" -lt 2 ]; then echo "$1 needs a value" >&2; exit 2; fi ;;
         *) usage >&2; exit 2 ;;
     esac
@@ -77,6 +83,7 @@ done
 case ,$engines, in *,crate,* | *,sled,* | *,redb,*) need cargo command -v cargo ;; esac
 python=/usr/bin/python3 # apt's: another may not see what apt installs
 need python3-matplotlib "$python" -c 'import matplotlib'
+need python3-tabulate "$python" -c 'import tabulate'
 if [ -n "$packages" ]; then
     if command -v apt-get > /dev/null; then
         sudo=
@@ -102,9 +109,10 @@ trap 'rm -rf "$directory"' EXIT
 trap 'exit 1' HUP INT TERM
 
 plots=${json%.jsonl}-plots
-"$build/bench/bench_runner" --dir "$directory" --engines "$engines" --json "$json" "$@"
+failed=0
+"$build/bench/bench_runner" --dir "$directory" --engines "$engines" --json "$json" "$@" || failed=$?
 echo "raw numbers: $json" >&2
-if "$python" -c 'import matplotlib' 2> /dev/null; then
-    "$python" "$root/bench/plot.py" "$json" "$plots"
-    echo "plots: $plots" >&2
-fi
+"$python" "$root/bench/table.py" "$json"
+"$python" "$root/bench/plot.py" "$plots" "$json"
+echo "plots: $plots" >&2
+exit "$failed"

@@ -1,6 +1,7 @@
 /* worker.c - one engine's part of one round: a program that runs one phase and prints what it measured.
  *
  *   bench_worker_<engine> --phase PHASE --workload NAME --size ENTRIES --operations N --seed N --dir EMPTY_DIRECTORY
+ *                         --turnovers N --memory BYTES
  *
  * Phases, each a process of its own, in this order (down to remove they use the directory of the first):
  *   load     open a new map, put everything, read it in several ways, update until the log has turned over twice, close
@@ -8,6 +9,7 @@
  *   killed   open what the killed process left, get a key
  *   rebuild  open it again as after a new start of the machine; only for a store that builds something then
  *   parallel read and overwrite by several threads, then by several processes
+ *   outgrown read and overwrite while --memory is all the memory that the store may use; 0: nothing
  *   remove   open what is there; then remove
  *   batch    open a new map, in another directory, and put everything by write_many
  *   describe print one line: version and settings
@@ -16,6 +18,7 @@
  * against those of the data, outside of the timed parts.
  */
 #include "data.h"
+#include "memory_limit.h"
 
 #include <errno.h>
 #include <ftw.h>
@@ -153,6 +156,17 @@ static uint64_t pass_remove(void *store, const struct list *list)
     return removed;
 }
 
+static void pass_increment(void *store, const struct list *list)
+{
+    for (size_t number = 0; number < list_block_count(list); number++) {
+        struct block block = list_block(list, number);
+        uint64_t begin = 0;
+        for (size_t i = 0; i < block.count; begin = block.key_ends[i++]) {
+            bench_engine.increment(store, block.keys + begin, block.key_ends[i] - begin);
+        }
+    }
+}
+
 static void pass_write_many(void *store, const struct list *list)
 {
     for (size_t number = 0; number < list_block_count(list); number++) {
@@ -272,6 +286,37 @@ static void check_reads(const char *metric, void *store, const struct list *list
     bench_engine.reads_end(store);
 }
 
+/* The sum of the numbers that are the values of these keys. */
+static uint64_t sum_of_numbers(void *store, const struct list *list)
+{
+    uint64_t sum = 0;
+    bench_engine.reads_begin(store);
+    for (size_t at = 0; at < list_block_count(list); at++) {
+        struct block block = list_block(list, at);
+        uint64_t begin = 0;
+        for (size_t i = 0; i < block.count; begin = block.key_ends[i++]) {
+            const void *value;
+            size_t value_size;
+            uint64_t number;
+            if (!bench_engine.get(store, block.keys + begin, block.key_ends[i] - begin, &value, &value_size)) continue;
+            memcpy(&number, value, sizeof number);
+            sum += number;
+        }
+    }
+    bench_engine.reads_end(store);
+    return sum;
+}
+
+static void measure_increments(void *store, const struct list *list)
+{
+    uint64_t before = sum_of_numbers(store, list);
+    measure_writes("increment", store, pass_increment, list);
+    uint64_t counted = sum_of_numbers(store, list) - before;
+    if (counted != list->count) {
+        bench_die("%s: increment: counted to %" PRIu64 ", not %zu", bench_engine.name, counted, list->count);
+    }
+}
+
 static uint64_t disk_bytes;
 
 static int add_disk_bytes(const char *path, const struct stat *status, int type, struct FTW *place)
@@ -285,6 +330,7 @@ static int add_disk_bytes(const char *path, const struct stat *status, int type,
 
 static void measure_disk(const char *metric, const char *directory, uint64_t payload_bytes)
 {
+    if (!bench_engine.persistent) return;
     disk_bytes = 0;
     if (nftw(directory, add_disk_bytes, 16, FTW_PHYS) != 0) bench_die("%s: %s", directory, strerror(errno));
     report(metric, "ratio", (double)disk_bytes / (double)payload_bytes);
@@ -298,6 +344,8 @@ struct job {
     size_t size;
     size_t operations;
     uint64_t seed;
+    unsigned turnovers;
+    uint64_t memory_bytes;
     const char *directory;
 };
 
@@ -358,13 +406,14 @@ static void phase_load(const struct job *job)
         measure_latency("get", store, &data.order, false);
         measure_writes("update", store, pass_put, &data.order);
         // Until everything was written twice more: by then a store that must give room back is doing so.
-        for (uint64_t written = 0; written < data.load.count * 2; written += data.order.count) {
+        for (uint64_t written = 0; written < data.load.count * job->turnovers; written += data.order.count) {
             pass_put(store, &data.order);
         }
-        measure_writes("update_steady", store, pass_put, &data.again);
+        if (job->turnovers > 0) measure_writes("update_steady", store, pass_put, &data.again);
         measure_latency("put", store, &data.order, true);
         measure_disk("disk_steady", job->directory, data.load_bytes);
         check_reads("update", store, &data.order, (struct tally){data.order.count, data.order_sum_after});
+        if (workload_counts(job->workload)) measure_increments(store, &data.again);
     }
 
     uint64_t start_ns = now_ns();
@@ -552,6 +601,54 @@ static void phase_parallel(const struct job *job)
     }
 }
 
+/* ---- a map larger than memory ------------------------------------------------------------------------------------- */
+
+enum { OUTGROWN_OPERATIONS = 100000 };
+
+/* Bytes that this process made the disk read. 0 if the kernel does not tell. */
+static uint64_t bytes_read(void)
+{
+    char line[64];
+    uint64_t bytes = 0;
+    FILE *file = fopen("/proc/self/io", "r");
+    while (file && fgets(line, sizeof line, file)) sscanf(line, "read_bytes: %" SCNu64, &bytes);
+    if (file) fclose(file);
+    return bytes;
+}
+
+static void phase_outgrown(const struct job *job)
+{
+    if (job->memory_bytes == 0) return;
+    struct data data;
+    data_make(&data, job->workload, job->seed, job->size, job->operations);
+    struct list *lists[] = {&data.order, &data.again};
+    for (size_t i = 0; i < 2; i++) {
+        if (lists[i]->count > OUTGROWN_OPERATIONS) lists[i]->count = OUTGROWN_OPERATIONS;
+    }
+    memory_limit_evict(job->directory);
+    if (!memory_limit_enter(job->memory_bytes)) {
+        fprintf(stderr, "%s: outgrown: skipped: no control group with less memory can be made here\n",
+                bench_engine.name);
+        return;
+    }
+    struct engine_setup setup = setup_of(job, 0);
+    setup.outgrown = true;
+    void *store = bench_engine.open(&setup);
+
+    bench_engine.reads_begin(store);
+    pass_get(store, &data.again); // Until memory is full.
+    uint64_t read_before = bytes_read();
+    uint64_t start_ns = now_ns();
+    struct tally tally = pass_get(store, &data.order);
+    report_ns("get_outgrown", now_ns() - start_ns, data.order.count);
+    report("read_outgrown", "KiB", (double)(bytes_read() - read_before) / 1024 / (double)data.order.count);
+    bench_engine.reads_end(store);
+    if (tally.found != data.order.count) bench_die("%s: outgrown: a key is missing", bench_engine.name);
+    measure_writes("update_outgrown", store, pass_put, &data.again);
+    bench_engine.close(store);
+    memory_limit_leave();
+}
+
 static void phase_batch(const struct job *job)
 {
     if (!bench_engine.write_many) return;
@@ -576,9 +673,9 @@ static const struct {
     void (*run)(const struct job *);
     bool reopens;
 } phases[] = {
-    {"load", phase_load, false},      {"reopen", phase_reopen, true},      {"killed", phase_killed, true},
-    {"rebuild", phase_rebuild, true}, {"parallel", phase_parallel, true},  {"remove", phase_remove, true},
-    {"batch", phase_batch, false},    {"describe", phase_describe, false},
+    {"load", phase_load, false},      {"reopen", phase_reopen, true},     {"killed", phase_killed, true},
+    {"rebuild", phase_rebuild, true}, {"parallel", phase_parallel, true}, {"outgrown", phase_outgrown, true},
+    {"remove", phase_remove, true},   {"batch", phase_batch, false},      {"describe", phase_describe, false},
 };
 
 static struct job parse(int argc, char **argv)
@@ -589,10 +686,12 @@ static struct job parse(int argc, char **argv)
         {"size", required_argument, NULL, 's'},
         {"operations", required_argument, NULL, 'o'},
         {"seed", required_argument, NULL, 'r'},
+        {"turnovers", required_argument, NULL, 't'},
+        {"memory", required_argument, NULL, 'm'},
         {"dir", required_argument, NULL, 'd'},
         {NULL, 0, NULL, 0},
     };
-    struct job job = {.phase = "", .operations = SIZE_MAX, .seed = 1};
+    struct job job = {.phase = "", .operations = SIZE_MAX, .seed = 1, .turnovers = 2};
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (option) {
@@ -601,6 +700,8 @@ static struct job parse(int argc, char **argv)
             case 's': job.size = strtoull(optarg, NULL, 10); break;
             case 'o': job.operations = strtoull(optarg, NULL, 10); break;
             case 'r': job.seed = strtoull(optarg, NULL, 10); break;
+            case 't': job.turnovers = (unsigned)strtoul(optarg, NULL, 10); break;
+            case 'm': job.memory_bytes = strtoull(optarg, NULL, 10); break;
             case 'd': job.directory = optarg; break;
             default: exit(2);
         }

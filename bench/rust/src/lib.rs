@@ -32,6 +32,10 @@ pub trait Store: Sized {
     fn remove(&mut self, _key: &[u8]) -> bool {
         unreachable!()
     }
+    fn increment(&mut self, key: &[u8]) {
+        let number = counted_up(self.get(key));
+        self.put(key, &number);
+    }
     fn walk_begin(&mut self) {}
     fn walk_next(&mut self) -> Option<(&[u8], &[u8])> {
         unreachable!()
@@ -39,11 +43,18 @@ pub trait Store: Sized {
     fn walk_end(&mut self) {}
 }
 
+/// The number that is a value, plus 1.
+pub fn counted_up(value: Option<&[u8]>) -> [u8; 8] {
+    let bytes = value.expect("there is a number to count up").try_into().expect("8 bytes");
+    u64::from_ne_bytes(bytes).wrapping_add(1).to_ne_bytes()
+}
+
 #[repr(C)]
 pub struct Setup {
     directory: *const c_char,
     create: bool,
     u64_keys: bool,
+    outgrown: bool,
     payload_bytes: u64,
     entries: u64,
 }
@@ -71,6 +82,7 @@ pub struct Engine {
     put: extern "C" fn(Handle, *const u8, usize, *const u8, usize),
     get: extern "C" fn(Handle, *const u8, usize, *mut *const u8, *mut usize) -> bool,
     remove: Option<extern "C" fn(Handle, *const u8, usize) -> bool>,
+    increment: extern "C" fn(Handle, *const u8, usize),
     get_many: Option<extern "C" fn()>,
     write_many: Option<extern "C" fn()>,
     forget: Option<extern "C" fn()>,
@@ -146,6 +158,10 @@ extern "C" fn remove(handle: Handle, key: *const u8, key_size: usize) -> bool {
     peer(handle).remove(slice(key, key_size))
 }
 
+extern "C" fn increment(handle: Handle, key: *const u8, key_size: usize) {
+    peer(handle).increment(slice(key, key_size));
+}
+
 extern "C" fn walk_begin(handle: Handle) {
     peer(handle).walk_begin();
 }
@@ -189,6 +205,7 @@ pub static bench_engine: Engine = Engine {
     put,
     get,
     remove: if Peer::CAN_REMOVE { Some(remove) } else { None },
+    increment,
     get_many: None,
     write_many: None,
     forget: None,

@@ -1,7 +1,7 @@
 //! redb: a B-tree with transactions. 10,000 puts each, made durable some time later; all gets of a run in one transaction.
 
-use crate::Store;
-use redb::{AccessGuard, Database, Durability, Range, ReadOnlyTable, Table, TableDefinition, WriteTransaction};
+use crate::{counted_up, Store};
+use redb::{AccessGuard, Database, Durability, Range, ReadOnlyTable, ReadableTable, Table, TableDefinition, WriteTransaction};
 
 const TABLE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("map");
 const WRITES_PER_TRANSACTION: u32 = 10_000;
@@ -81,6 +81,12 @@ impl Store for Peer {
 
     fn remove(&mut self, key: &[u8]) -> bool {
         self.writer().table.remove(key).expect("remove").is_some()
+    }
+
+    fn increment(&mut self, key: &[u8]) {
+        let table = &mut self.writer().table;
+        let number = counted_up(table.get(key).expect("get").as_ref().map(|value| value.value()));
+        table.insert(key, number.as_slice()).expect("insert");
     }
 
     fn walk_begin(&mut self) {

@@ -1,7 +1,7 @@
 //! sled in its fast mode. It writes to its files twice a second by itself, so the death of the process costs what was put
 //! since: less is promised than by the others.
 
-use crate::Store;
+use crate::{counted_up, Store};
 use sled::{Config, Db, IVec, Iter, Mode};
 
 pub struct Peer {
@@ -34,6 +34,10 @@ impl Store for Peer {
 
     fn remove(&mut self, key: &[u8]) -> bool {
         self.db.remove(key).expect("remove").is_some()
+    }
+
+    fn increment(&mut self, key: &[u8]) {
+        self.db.update_and_fetch(key, |value| Some(counted_up(value).to_vec())).expect("update");
     }
 
     fn walk_begin(&mut self) {
