@@ -59,6 +59,22 @@ static inline struct block list_block(const struct list *list, size_t number)
     };
 }
 
+/* The count entries from number first on, which is a multiple of BENCH_BLOCK_SIZE; less if there are no more. */
+static inline struct list list_slice(const struct list *list, size_t first, size_t count)
+{
+    if (first > list->count) first = list->count / BENCH_BLOCK_SIZE * BENCH_BLOCK_SIZE;
+    size_t left = list->count - first;
+    size_t number = first / BENCH_BLOCK_SIZE;
+    return (struct list){
+        .count = count < left ? count : left,
+        .keys = list->keys,
+        .block_starts = list->block_starts + number,
+        .key_ends = list->key_ends + first,
+        .values = list->values + number,
+        .value_ends = list->value_ends + first,
+    };
+}
+
 /* What every read does with its value: looks at the first and the last byte, so that the memory was really there. */
 static inline uint64_t touch(const void *value, uint64_t value_size)
 {

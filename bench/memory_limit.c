@@ -37,8 +37,8 @@ bool memory_limit_enter(uint64_t bytes)
 {
     for (size_t i = 0; i < sizeof hierarchies / sizeof *hierarchies; i++) {
         const struct hierarchy *hierarchy = &hierarchies[i];
-        snprintf(group, sizeof group, "%s/odm_bench.%ld", hierarchy->root, (long)getpid());
-        if (mkdir(group, 0755) != 0) continue;
+        snprintf(group, sizeof group, "%s/odm_bench", hierarchy->root);
+        if (mkdir(group, 0755) != 0 && errno != EEXIST) continue; // One that was killed has left it.
         if (write_number(group, hierarchy->limit_file, bytes) &&
             write_number(group, "cgroup.procs", (uint64_t)getpid())) {
             entered = hierarchy;
