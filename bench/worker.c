@@ -603,7 +603,7 @@ static void phase_parallel(const struct job *job)
 
 /* ---- a map larger than memory ------------------------------------------------------------------------------------- */
 
-enum { OUTGROWN_OPERATIONS = 1600 * BENCH_BLOCK_SIZE }; // of each kind
+enum { OUTGROWN_OPERATIONS_MAX = 1600 * BENCH_BLOCK_SIZE }; // of each kind: the disk is slow
 
 /* Bytes that this process made the disk read. 0 if the kernel does not tell. */
 static uint64_t bytes_read(void)
@@ -622,10 +622,12 @@ static void phase_outgrown(const struct job *job)
     // Any keys, not only those that were updated: these lie together at the end of a log.
     struct data data;
     data_make(&data, job->workload, job->seed, job->size, job->size);
-    struct list first = list_slice(&data.again, 0, OUTGROWN_OPERATIONS);
-    struct list read = list_slice(&data.again, OUTGROWN_OPERATIONS, OUTGROWN_OPERATIONS);
-    struct list written = list_slice(&data.again, 2 * OUTGROWN_OPERATIONS, OUTGROWN_OPERATIONS);
-    if (written.count == 0) bench_die("outgrown: at least %d entries are needed", 3 * OUTGROWN_OPERATIONS);
+    size_t count = job->operations < OUTGROWN_OPERATIONS_MAX ? job->operations : OUTGROWN_OPERATIONS_MAX;
+    count -= count % BENCH_BLOCK_SIZE;
+    struct list first = list_slice(&data.again, 0, count);
+    struct list read = list_slice(&data.again, count, count);
+    struct list written = list_slice(&data.again, 2 * count, count);
+    if (written.count == 0) bench_die("outgrown: the map is too small for %zu operations of each kind", count);
     memory_limit_evict(job->directory);
     if (!memory_limit_enter(job->memory_bytes)) {
         fprintf(stderr, "%s: outgrown: skipped: no control group with less memory can be made here\n",
