@@ -2,7 +2,7 @@
  *
  *   bench_get_cost --dir EMPTY_DIRECTORY [--gets N] [--puts N]
  *
- * The map has 10,000 u64 keys with values of 8 bytes. Two runs that differ only in N differ only in N times the loop:
+ * The map has 10,000 integer keys with values of 8 bytes. Two runs that differ only in N differ only in N times the loop:
  * its instructions are the call's own and some ten of the loop around it.
  */
 #include <opendiskmap.h>

@@ -29,6 +29,8 @@ def bars(axes, engines, metrics, height):
     width = 0.8 / len(engines)
     for i, (engine, figures) in enumerate(engines.items()):
         known = [(k, height(figures[metric].median)) for k, metric in enumerate(metrics) if metric in figures]
+        if not known:
+            continue
         axes.bar([k + i * width for k, _ in known], [value for _, value in known], width, label=engine,
                  color=COLOURS.get(engine))
     axes.set_xticks([k + 0.4 - width / 2 for k in range(len(metrics))], metrics, rotation=20, ha="right")
@@ -49,7 +51,8 @@ def save(figure, directory, name, title):
     for axes in set(figure.axes) - set(drawn):
         axes.set_visible(False)
     if drawn:
-        drawn[0].legend(fontsize="small")
+        labels = {label: handle for axes in drawn for handle, label in zip(*axes.get_legend_handles_labels())}
+        figure.legend(labels.values(), labels.keys(), loc="upper center", bbox_to_anchor=(0.5, 0), ncol=len(labels))
         figure.suptitle(title)
         figure.savefig(directory / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)

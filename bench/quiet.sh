@@ -1,0 +1,18 @@
+#!/bin/sh
+# For --under, on a machine that others use, too; as root: nobody takes the core away from a process that measures, and before a
+# map is loaded memory is emptied of page cache, or the kernel has no large pieces of it to give.
+#
+#   sh bench/run.sh --under "sh bench/quiet.sh"
+core="taskset -c 0"
+case " $* " in
+    *" --phase describe "*) exec "$@" ;;
+    *" --phase parallel "* | *_rocksdb* | *_sled*) core= ;; # several threads are measured, or the store has its own
+esac
+case " $* " in
+    *" --phase load "* | *" --phase batch "*)
+        sync
+        echo 3 > /proc/sys/vm/drop_caches
+        echo 1 > /proc/sys/vm/compact_memory ;;
+esac
+# shellcheck disable=SC2086 # Words of a command, or none.
+exec chrt -f 1 $core "$@"
