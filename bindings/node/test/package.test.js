@@ -74,11 +74,21 @@ describe('the package', () => {
   })
 })
 
-test('the binary exports nothing of the engine, and needs only the C library', async () => {
-  const binaries = fs.readdirSync(path.join(root, 'prebuilds'))
-  for (const binary of binaries) {
-    const { stdout } = await run('nm', ['-D', '--defined-only', path.join(root, 'prebuilds', binary)]).catch(() => ({ stdout: '' }))
-    const names = stdout.trim().split('\n').map((line) => line.split(' ').pop().split('@')[0]).filter((name) => name !== '')
-    assert.deepEqual(names.filter((name) => !/^(napi_register_module_v1|node_api_module_get_api_version_v1|_init|_fini)$/.test(name)), [])
+test('the binary exports nothing of the engine, and needs only the C library', async (t) => {
+  for (const name of fs.readdirSync(path.join(root, 'prebuilds'))) {
+    const binary = path.join(root, 'prebuilds', name)
+    let symbols, dynamic
+    try {
+      symbols = (await run('nm', ['-D', '--defined-only', binary])).stdout
+      dynamic = (await run('readelf', ['-d', binary])).stdout
+    } catch (error) {
+      if (error.code === 'ENOENT') return t.skip('binutils are not installed')
+      throw error
+    }
+    const exported = [...symbols.matchAll(/ \w (\S+)$/gm)].map((match) => match[1].split('@')[0])
+    assert.deepEqual(exported.filter((symbol) => !/^(napi_register_module_v1|node_api_module_get_api_version_v1|_init|_fini)$/.test(symbol)), [])
+    assert.ok(exported.includes('napi_register_module_v1'))
+    const needed = [...dynamic.matchAll(/NEEDED.*\[(.+)\]/g)].map((match) => match[1])
+    assert.deepEqual(needed.filter((library) => !/^(lib(c|pthread|dl|rt)|ld-linux-[\w-]+)\.so/.test(library)), [])
   }
 })
