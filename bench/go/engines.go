@@ -20,8 +20,9 @@ type engine interface {
 	gets(keys []string) sum   // values where they lie, if the store has that
 	copies(keys []string) sum // values as strings
 	hasMany() bool
-	many(keys []string) sum // copies, 64 keys a call
-	iterate() sum           // keys and values where they lie
+	loadMany(keys, values []string) // 64 keys a call
+	many(keys []string) sum         // copies, 64 keys a call
+	iterate() sum                   // keys and values where they lie
 	close()
 }
 
@@ -57,8 +58,9 @@ var kept string
 
 type noMany struct{}
 
-func (noMany) hasMany() bool     { return false }
-func (noMany) many([]string) sum { return 0 }
+func (noMany) hasMany() bool          { return false }
+func (noMany) loadMany(_, _ []string) {}
+func (noMany) many([]string) sum      { return 0 }
 
 // ---- opendiskmap --------------------------------------------------------------------------------------------------
 
@@ -97,6 +99,17 @@ func (e *odmEngine) copies(keys []string) (s sum) {
 }
 
 func (e *odmEngine) hasMany() bool { return true }
+
+func (e *odmEngine) loadMany(keys, values []string) {
+	batch := e.m.Batch()
+	for i := range keys {
+		batch.Put(keys[i], values[i])
+		if batch.Len() == 64 || i == len(keys)-1 {
+			check(batch.Write())
+			batch.Reset()
+		}
+	}
+}
 
 func (e *odmEngine) many(keys []string) (s sum) {
 	var values [64]string
