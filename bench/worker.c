@@ -433,7 +433,6 @@ static void phase_reopen(const struct job *job)
 
     void *store = open_timed(job, &data.load, "open_closed", "first_get_closed");
     pass_put(store, &data.load);
-    fflush(stdout);
     raise(SIGKILL);
 }
 
@@ -556,7 +555,6 @@ static void measure_processes(const struct job *job, const struct list *list, un
     _Atomic unsigned *waiting = mmap(NULL, sizeof *waiting, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (waiting == MAP_FAILED) bench_die("mmap: %s", strerror(errno));
     atomic_store(waiting, count + 1);
-    fflush(stdout);
     for (unsigned i = 0; i < count; i++) {
         pid_t process = fork();
         if (process < 0) bench_die("fork: %s", strerror(errno));
@@ -719,6 +717,7 @@ static struct job parse(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    setvbuf(stdout, NULL, _IOLBF, 0); // What was measured is told even if this process is killed.
     struct job job = parse(argc, argv);
     for (size_t i = 0; i < sizeof phases / sizeof *phases; i++) {
         if (strcmp(phases[i].name, job.phase) != 0) continue;
