@@ -353,6 +353,12 @@ static odm_status read_log(struct rebuild *rebuild, odm_error *error)
     struct segment *segment = NULL;
     odm_status status = ODM_OK;
     bool ends = address == 0;
+    // A number in a file: where the log ends, and with it how big new segments are, would follow from it.
+    if (!ends && address_offset(address) != SEGMENT_HEADER_SIZE) {
+        return odm__fail(error, ODM_E_CORRUPT,
+                         "meta: the log is said to begin in the midst of log/%011" PRIu64 ". Nothing was changed",
+                         address_number(address));
+    }
     while (!ends && status == ODM_OK) {
         // Asked before what stands there is looked at: the rest of a segment that was left is no record.
         if (address == segment_end) address = next_first;
