@@ -647,7 +647,9 @@ static void phase_outgrown(const struct job *job)
     report_ns("get_outgrown", now_ns() - start_ns, read.count);
     report("read_outgrown", "KiB", (double)(bytes_read() - read_before) / 1024 / (double)read.count);
     bench_engine.reads_end(store);
-    if (tally.found != read.count) bench_die("%s: outgrown: a key is missing", bench_engine.name);
+    if (tally.found != read.count) {
+        bench_die("%s: outgrown: %" PRIu64 " of %zu keys found", bench_engine.name, tally.found, read.count);
+    }
     measure_writes("update_outgrown", store, pass_put, &written);
     bench_engine.close(store);
     memory_limit_leave();
