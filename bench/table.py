@@ -144,12 +144,12 @@ def goal(engines, key, compute, limit):
 
 def print_goals(series):
     known = {name: engines for name, engines in series.items() if OURS in engines}
-    if not known:
-        return
-    print("### Goals\n")
     rows = [[label] + [goal(engines, workload, compute, limit) for (workload, _), engines in known.items()]
             for label, compute, limit in GOALS]
     rows = [row for row in rows if any(text != "–" for text in row[1:])]
+    if not rows:
+        return
+    print("### Goals\n")
     print_table([""] + [f"{workload}, {entries(size)}" for workload, size in known], rows)
 
 
