@@ -8,6 +8,7 @@ import pathlib
 import sys
 
 import matplotlib
+import matplotlib.ticker
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402, after the choice of backend
@@ -110,6 +111,7 @@ def growth(series, workload):
                    for size in sizes for engine in series[workload, size]}
         lines(axes, engines, [(size, size) for size in sizes])
         axes.set(title=metric, xlabel="entries", ylabel="ns", xscale="log")
+        axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     return figure
 
 
