@@ -71,7 +71,8 @@ def cell(engines, engine, metric, spread):
     if spread and len(figure.values) > 1:
         text += f" [{amount(min(figure.values), figure.unit)}–{amount(max(figure.values), figure.unit)}]"
     if ours and engine != OURS and ours.median > 0:
-        text += f" ({figure.median / ours.median:.{2 if figure.median < ours.median else 1}f} ×)"
+        ratio = figure.median / ours.median
+        text += f" ({ratio:.1f} ×)" if ratio >= 1 else f" ({ratio:.2g} ×)"
     return text
 
 
