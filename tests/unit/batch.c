@@ -262,6 +262,21 @@ Test(batch, a_read_only_handle_writes_nothing)
     odm_close(map);
 }
 
+/* A batch of gets finds every number with the value of a round. */
+static void expect_many(odm_map *map, unsigned round)
+{
+    struct packed packed = pack(0, BATCH_MAX, round);
+    const void *values[BATCH_MAX];
+    uint64_t sizes[BATCH_MAX];
+    size_t n = BATCH_MAX;
+    ok(odm_get_many(map, &n, packed.keys, packed.key_ends, values, sizes));
+    for (unsigned i = 0; i < BATCH_MAX; i++) {
+        uint64_t from = i == 0 ? 0 : packed.value_ends[i - 1];
+        cr_assert_eq(sizes[i], packed.value_ends[i] - from);
+        cr_assert_arr_eq(values[i], packed.values + from, sizes[i], "key %u has the value it had before", i);
+    }
+}
+
 /* A batch of gets fetches many slots before it looks at the first. If it then finds that there is another index, what it fetched
  * from the old one may be older than the call. Method: a smaller index, in which a key was updated, unknown to the reader. */
 Test(batch, gets_do_not_believe_what_they_fetched_from_an_old_index)
@@ -277,16 +292,7 @@ Test(batch, gets_do_not_believe_what_they_fetched_from_an_old_index)
     cr_assert_eq(statistics_of(map).tail, tail, "the records are where the old index says");
     put_numbers(map, 0, BATCH_MAX, 1);
 
-    struct packed packed = pack(0, BATCH_MAX, 1);
-    const void *values[BATCH_MAX];
-    uint64_t sizes[BATCH_MAX];
-    size_t n = BATCH_MAX;
-    ok(odm_get_many(reader, &n, packed.keys, packed.key_ends, values, sizes));
-    for (unsigned i = 0; i < BATCH_MAX; i++) {
-        uint64_t from = i == 0 ? 0 : packed.value_ends[i - 1];
-        cr_assert_eq(sizes[i], packed.value_ends[i] - from);
-        cr_assert_arr_eq(values[i], packed.values + from, sizes[i], "key %u has the value it had before", i);
-    }
+    expect_many(reader, 1);
     odm_close(reader);
     odm_close(map);
 }
@@ -333,16 +339,7 @@ Test(batch, gets_do_not_take_another_index_for_the_same)
     cr_assert_gt(round, 1);
     cr_assert_eq(recycled_of(map), last_seen);
 
-    struct packed packed = pack(0, BATCH_MAX, round - 1);
-    const void *values[BATCH_MAX];
-    uint64_t sizes[BATCH_MAX];
-    size_t n = BATCH_MAX;
-    ok(odm_get_many(reader, &n, packed.keys, packed.key_ends, values, sizes));
-    for (unsigned i = 0; i < BATCH_MAX; i++) {
-        uint64_t from = i == 0 ? 0 : packed.value_ends[i - 1];
-        cr_assert_eq(sizes[i], packed.value_ends[i] - from);
-        cr_assert_arr_eq(values[i], packed.values + from, sizes[i], "key %u has the value it had before", i);
-    }
+    expect_many(reader, round - 1);
     odm_close(reader);
     odm_close(map);
 }
