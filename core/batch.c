@@ -60,7 +60,7 @@ static inline __attribute__((always_inline)) void fetch_group(struct reader *rea
         lookup->record = NULL;
         if (__builtin_expect(matches == 0, 0)) continue;
         uint64_t slot = atomic_load_explicit(&lookup->line[__builtin_ctz(matches)], memory_order_acquire);
-        lookup->record = odm__reader_aim(reader, slot, &lookup->left);
+        lookup->record = odm__views_aim(reader->views, slot, &lookup->left);
         // Prefetching from NULL, where nothing is mapped, does no harm.
         uintptr_t record = (uintptr_t)lookup->record;
         __builtin_prefetch((const void *)record);

@@ -20,31 +20,25 @@ static inline uint32_t check_value(const void *value, uint64_t value_size, uint6
 
 /* Bytes 4 to 23 of a header. */
 enum { CHECKED_HEADER_SIZE = 20 };
-static inline void checked_header(unsigned char *bytes, uint32_t word, uint32_t value_size, uint32_t check_b,
-                                  uint64_t lsn)
-{
-    // Few wide stores: what is loaded from several at once waits until they have left the processor.
-    const uint64_t words[2] = {word | (uint64_t)value_size << 32, check_b | lsn << 32};
-    const uint32_t lsn_high = (uint32_t)(lsn >> 32);
-    memcpy(bytes, words, sizeof words);
-    memcpy(bytes + sizeof words, &lsn_high, sizeof lsn_high);
-}
 
-/* Check A with a key of any size. */
-static __attribute__((noinline, unused)) uint32_t check_header_usual(uint32_t word, uint32_t value_size,
-                                                                     uint32_t check_b, uint64_t lsn, const void *key,
-                                                                     uint64_t key_size, uint64_t seed, uint64_t address)
+/* Check A with a key of any size; word_0 and word_1 are the first 16 of the checked bytes, by value: so they stay in registers. */
+static __attribute__((noinline, unused)) uint32_t check_header_usual(uint64_t word_0, uint64_t word_1, uint64_t lsn,
+                                                                     const void *key, uint64_t key_size, uint64_t seed)
 {
     enum { AT_ONCE_MAX = 256 };
     unsigned char bytes[CHECKED_HEADER_SIZE + AT_ONCE_MAX];
-    checked_header(bytes, word, value_size, check_b, lsn);
+    const uint32_t lsn_high = (uint32_t)(lsn >> 32);
+    // Few wide stores: what is loaded from several at once waits until they have left the processor.
+    const uint64_t first[2] = {word_0, word_1};
+    memcpy(bytes, first, sizeof first);
+    memcpy(bytes + sizeof first, &lsn_high, sizeof lsn_high);
     if (key_size <= AT_ONCE_MAX) {
         memcpy(bytes + CHECKED_HEADER_SIZE, key, key_size);
-        return (uint32_t)XXH3_64bits_withSeed(bytes, CHECKED_HEADER_SIZE + key_size, seed ^ address);
+        return (uint32_t)XXH3_64bits_withSeed(bytes, CHECKED_HEADER_SIZE + key_size, seed);
     }
     XXH3_state_t state;
     XXH3_INITSTATE(&state);
-    XXH3_64bits_reset_withSeed(&state, seed ^ address);
+    XXH3_64bits_reset_withSeed(&state, seed);
     XXH3_64bits_update(&state, bytes, CHECKED_HEADER_SIZE);
     XXH3_64bits_update(&state, key, key_size);
     return (uint32_t)XXH3_64bits_digest(&state);
@@ -56,16 +50,17 @@ static inline uint32_t check_header(uint32_t word, uint32_t value_size, uint32_t
                                     uint64_t key_size, uint64_t seed, uint64_t address)
 {
     const uint64_t first[2] = {word | (uint64_t)value_size << 32, check_b | lsn << 32};
+    seed ^= address;
     if (key_size == 0) {
         const uint64_t last[2] = {value_size | (uint64_t)check_b << 32, lsn};
-        return (uint32_t)hash_17_to_32(first, last, CHECKED_HEADER_SIZE, seed ^ address);
+        return (uint32_t)hash_17_to_32(first, last, CHECKED_HEADER_SIZE, seed);
     }
     if (key_size == 8) {
         uint64_t last[2] = {lsn, 0};
         memcpy(&last[1], key, 8);
-        return (uint32_t)hash_17_to_32(first, last, CHECKED_HEADER_SIZE + 8, seed ^ address);
+        return (uint32_t)hash_17_to_32(first, last, CHECKED_HEADER_SIZE + 8, seed);
     }
-    return check_header_usual(word, value_size, check_b, lsn, key, key_size, seed, address);
+    return check_header_usual(first[0], first[1], lsn, key, key_size, seed);
 }
 
 /* `first` of a record that is reserved, or a filler. */

@@ -92,16 +92,6 @@ struct probe {
  * unlikely half of odm__index_seek. */
 odm_status odm__index_seek_slowly(struct index *index, uint64_t hash, uint64_t *word, odm_error *error);
 
-/* The directory word for a hash, if the root is as last seen; else one that lies beyond every limit. */
-static inline uint64_t odm__index_word_at_once(const struct index *index, uint64_t hash)
-{
-    const struct root_cache *cache = &index->roots[hash >> 58 >> index->stripe_shift];
-    // Acquire: partner of the release that stores a doubled directory.
-    if (__builtin_expect(atomic_load_explicit(cache->at, memory_order_acquire) != cache->root, 0)) return UINT64_MAX;
-    // Acquire: partner of the release in change_apply.
-    return atomic_load_explicit(&cache->words[hash >> cache->shift & cache->mask], memory_order_acquire);
-}
-
 /* Where the directory word for a hash stands, as long as the root is as it was when that was asked. */
 struct word_place {
     const odm__u64 *root_at;
@@ -110,14 +100,24 @@ struct word_place {
 };
 static inline struct word_place odm__index_word_place(const struct index *index, uint64_t hash)
 {
-    const struct root_cache *cache = &index->roots[hash_stripe(hash, index->stripe_bits)];
+    const struct root_cache *cache = &index->roots[hash >> 58 >> index->stripe_shift];
     return (struct word_place){cache->at, cache->root, &cache->words[hash >> cache->shift & cache->mask]};
 }
-/* The word; or one that no chunk has, if the root is another by now. */
+/* The word; or one that lies beyond every limit, if the root is another by now. */
 static inline uint64_t odm__word_at(const struct word_place *place)
 {
-    if (atomic_load_explicit(place->root_at, memory_order_acquire) != place->root) return UINT64_MAX;
+    // Acquire: partner of the release that stores a doubled directory.
+    if (__builtin_expect(atomic_load_explicit(place->root_at, memory_order_acquire) != place->root, 0))
+        return UINT64_MAX;
+    // Acquire: partner of the release in change_apply.
     return atomic_load_explicit(place->word_at, memory_order_acquire);
+}
+
+/* The directory word for a hash, if the root is as last seen; else one that lies beyond every limit. */
+static inline uint64_t odm__index_word_at_once(const struct index *index, uint64_t hash)
+{
+    const struct word_place place = odm__index_word_place(index, hash);
+    return odm__word_at(&place);
 }
 
 /* The directory word for a hash. */

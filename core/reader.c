@@ -213,19 +213,19 @@ odm_status odm__reader_locate(struct reader *reader, const struct chunk *chunk, 
             uint32_t i = (uint32_t)__builtin_ctz(left);
             uint64_t slot = atomic_load_explicit(&line[i], memory_order_relaxed);
             if (slot == SLOT_TOMBSTONE) continue;
-            struct record record;
             const struct record_header *header = NULL;
             if (!reader->verify) header = odm__reader_match(reader, slot, key, key_size);
             if (header != NULL) {
-                record.lsn = header->lsn;
-                record.size = record_size(key_size, header->value_size);
+                place->lsn = header->lsn;
+                place->size = record_size(key_size, header->value_size);
             } else {
+                struct record record;
                 odm_status status = odm__reader_resolve(reader, slot, &record, error);
                 if (status != ODM_OK) return status;
                 if (record.key_size != key_size || !same_bytes(record.key, key, key_size)) continue;
+                place->lsn = record.lsn;
+                place->size = record.size;
             }
-            place->lsn = record.lsn;
-            place->size = record.size;
             place->found = true;
             place->at = first + i;
             return ODM_OK;

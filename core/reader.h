@@ -133,9 +133,9 @@ static inline bool same_bytes(const void *a, const void *b, size_t size)
 
 /* Where the record a slot names would stand, and how many bytes its segment has from there; NULL if that is not mapped. Nothing
  * is read from there. */
-static inline struct record_header *odm__reader_aim(const struct reader *reader, uint64_t slot, uint64_t *left)
+static inline struct record_header *odm__views_aim(const struct segment_view *views, uint64_t slot, uint64_t *left)
 {
-    const struct segment_view *view = &reader->views[slot_number(slot)];
+    const struct segment_view *view = &views[slot_number(slot)];
     uint64_t offset = slot_offset(slot);
     *left = view->end - offset;
     if (__builtin_expect(offset >= view->end, 0)) return NULL;
@@ -157,7 +157,7 @@ static inline const struct record_header *odm__reader_match(const struct reader 
                                                             size_t key_size)
 {
     uint64_t left;
-    struct record_header *record = odm__reader_aim(reader, slot, &left);
+    struct record_header *record = odm__views_aim(reader->views, slot, &left);
     return record != NULL && odm__record_holds(record, left, key, key_size) ? record : NULL;
 }
 

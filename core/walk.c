@@ -185,12 +185,10 @@ static inline __attribute__((always_inline)) void fetch_record(struct odm_iter *
 {
     if (entry >= iter->entry_count) return;
     uint32_t i = iter->entries[entry];
-    uint64_t slot = iter->copy.slots[i], offset = slot_offset(slot);
-    const struct segment_view *view = &iter->views[slot_number(slot)];
+    uint64_t slot = iter->copy.slots[i];
     struct fetched *fetched = &iter->fetched[entry % FETCHED];
-    bool inside = offset >= SEGMENT_HEADER_SIZE && offset < view->end;
-    fetched->record = inside ? (struct record_header *)(uintptr_t)(view->base + offset) : NULL;
-    fetched->left = view->end - offset;
+    fetched->record = odm__views_aim(iter->views, slot, &fetched->left);
+    if (slot_offset(slot) < SEGMENT_HEADER_SIZE) fetched->record = NULL;
     fetched->slot = i;
     __builtin_prefetch(fetched->record);
 }
