@@ -29,6 +29,7 @@ FAILING(int, sync_data, (int fd), (fd))
 FAILING(int, sync_directory, (int fd), (fd))
 FAILING(int, make_directory, (int directory, const char *name, mode_t mode), (directory, name, mode))
 FAILING(int, rename_new, (int directory, const char *from, const char *to), (directory, from, to))
+FAILING(int, exchange, (int directory, const char *a, const char *b), (directory, a, b))
 FAILING(int, random_bytes, (void *buffer, size_t size), (buffer, size))
 FAILING(int, list, (int directory, void (*found)(void *, const char *), void *context), (directory, found, context))
 FAILING(int, sync_map, (void *base, size_t size), (base, size))
@@ -48,6 +49,7 @@ void fail_call(size_t n, int number)
     odm__os.sync_directory = failing_sync_directory;
     odm__os.make_directory = failing_make_directory;
     odm__os.rename_new = failing_rename_new;
+    odm__os.exchange = failing_exchange;
     odm__os.random_bytes = failing_random_bytes;
     odm__os.list = failing_list;
     odm__os.sync_map = failing_sync_map;

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include "copy.h"
+#include "failing.h"
 #include "image.h"
 #include "job.h"
 #include "map.h"
@@ -222,25 +223,6 @@ Test(salvage, waits_for_no_one_and_takes_from_no_one)
     ok(odm_close(map));
 }
 
-static size_t fail_at, call_number;
-
-static bool fails_now(void)
-{
-    if (++call_number != fail_at) return false;
-    errno = ENOSPC;
-    return true;
-}
-#define FAILING(result, name, parameters, arguments)         \
-    static result failing_##name parameters                  \
-    {                                                        \
-        return fails_now() ? -1 : real_os()->name arguments; \
-    }
-FAILING(ssize_t, write_at, (int fd, const void *buffer, size_t size, off_t offset), (fd, buffer, size, offset))
-FAILING(int, reserve, (int fd, off_t offset, off_t size), (fd, offset, size))
-FAILING(int, make_directory, (int directory, const char *name, mode_t mode), (directory, name, mode))
-FAILING(int, rename_new, (int directory, const char *from, const char *to), (directory, from, to))
-FAILING(int, exchange, (int directory, const char *a, const char *b), (directory, a, b))
-
 /* A full disk, or whatever fails, leaves the damaged map as it is, and what was made of the other is gone. */
 Test(salvage, any_call_may_fail)
 {
@@ -256,16 +238,9 @@ Test(salvage, any_call_may_fail)
         spoil(path, IN_KEY, lost);
         lie_about_boot(1);
         uint64_t digest = tree_digest(path);
-        call_number = 0;
-        fail_at = n;
-        odm__os.write_at = failing_write_at;
-        odm__os.reserve = failing_reserve;
-        odm__os.make_directory = failing_make_directory;
-        odm__os.rename_new = failing_rename_new;
-        odm__os.exchange = failing_exchange;
+        fail_call(n, ENOSPC);
         odm_status status = try_open(path, NULL, .flags = ODM_SALVAGE);
-        failed = call_number >= n;
-        fail_at = 0;
+        failed = fail_no_more();
         char beside[600];
         snprintf(beside, sizeof beside, "%s.damaged", path);
         if (status != ODM_OK) {
