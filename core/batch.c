@@ -1,7 +1,8 @@
 /* batch.c - many keys in one call, their cache misses overlapped. Contract: opendiskmap.h.
  *
  * Calls map.h and reader.h. Keys are taken in groups: first all are hashed and their slots fetched, then the slots are looked
- * at and the records fetched; only then is each key looked up, or written, the ordinary way.
+ * at and the records fetched; then the records are looked at. What was not found so is looked up the ordinary way; and each key
+ * of a batch of writes is written the ordinary way.
  */
 #include <string.h>
 
@@ -9,7 +10,7 @@
 #include "map.h"
 #include "status.h"
 
-enum { GROUP = 64 };
+enum { GROUP = 64 }; // as many as a word has bits
 
 static uint64_t end_before(const uint64_t *ends, size_t i)
 {
@@ -19,52 +20,61 @@ static uint64_t end_before(const uint64_t *ends, size_t i)
 /* Keys i of a batch. */
 struct keys {
     const unsigned char *bytes;
-    const uint64_t *ends;
+    const uint64_t *ends; // NULL: each key has 8 bytes, and the compiler makes code for that
 };
 
-static const void *key_of(const struct keys *keys, size_t i, size_t *size)
+static inline size_t size_of_key(const struct keys *keys, size_t i)
 {
-    uint64_t start = end_before(keys->ends, i);
-    *size = (size_t)(keys->ends[i] - start);
-    return *size == 0 ? NULL : keys->bytes + start;
+    return keys->ends == NULL ? 8 : (size_t)(keys->ends[i] - end_before(keys->ends, i));
+}
+
+static inline const void *key_of(const struct keys *keys, size_t i, size_t *size)
+{
+    *size = size_of_key(keys, i);
+    if (keys->ends == NULL) return keys->bytes + 8 * i;
+    return *size == 0 ? NULL : keys->bytes + end_before(keys->ends, i);
 }
 
 /* A key of a group on its way. */
 struct lookup {
-    const unsigned char *key;
-    size_t key_size;
     uint64_t hash;
     odm__u64 *line;               // at which its probe begins, or NULL
     struct record_header *record; // that is probably its own, or NULL
     uint64_t left;                // bytes that record's segment has from there
 };
 
+/* Into the second-level cache: the first has too few places for lines on their way, and the second is near enough. */
+static inline void fetch_soon(const void *at)
+{
+    __builtin_prefetch(at, 0, 2);
+}
+
 /* Hashes a group of keys and brings what their lookups will touch into the cache. */
 static inline __attribute__((always_inline)) void fetch_group(struct reader *reader, const struct keys *keys,
                                                               size_t first, size_t count, bool to_write,
                                                               struct lookup *lookups)
 {
-    uint64_t start = end_before(keys->ends, first);
+    const uint64_t seed = reader->seed;
     for (size_t i = 0; i < count; ++i) {
         struct lookup *lookup = &lookups[i];
-        uint64_t end = keys->ends[first + i];
-        lookup->key_size = (size_t)(end - start);
-        lookup->key = lookup->key_size == 0 ? NULL : keys->bytes + start;
-        lookup->hash = hash_key(lookup->key, lookup->key_size, reader->seed);
+        size_t key_size;
+        const void *key = key_of(keys, first + i, &key_size);
+        lookup->hash = hash_key(key, key_size, seed);
         lookup->line = odm__index_fetch(&reader->index, lookup->hash, to_write);
-        start = end;
     }
     for (size_t i = 0; i < count; ++i) {
         struct lookup *lookup = &lookups[i];
         uint32_t matches = lookup->line == NULL ? 0 : odm__line_matches(lookup->line, hash_tag(lookup->hash));
-        lookup->record = NULL;
-        if (__builtin_expect(matches == 0, 0)) continue;
+        if (__builtin_expect(matches == 0, 0)) {
+            lookup->record = NULL;
+            continue;
+        }
         uint64_t slot = atomic_load_explicit(&lookup->line[__builtin_ctz(matches)], memory_order_acquire);
         lookup->record = odm__views_aim(reader->views, slot, &lookup->left);
-        // Prefetching from NULL, where nothing is mapped, does no harm.
+        // Fetching from NULL, where nothing is mapped, does no harm.
         uintptr_t record = (uintptr_t)lookup->record;
-        __builtin_prefetch((const void *)record);
-        __builtin_prefetch((const void *)(record + RECORD_HEADER_SIZE + padded(lookup->key_size))); // its value
+        fetch_soon((const void *)record);
+        fetch_soon((const void *)(record + RECORD_HEADER_SIZE + padded(size_of_key(keys, first + i)))); // its value
     }
 }
 
@@ -87,32 +97,77 @@ static odm_status check_items(odm_map *map, const char *what, const void *bytes,
     return ODM_OK;
 }
 
-/* What a reader looked through: each index counts for itself what was recycled. */
-struct outlook {
-    uint64_t recycled;
-    uint64_t generation;
+/* What a get of many tells of its keys. */
+struct answers {
+    const void **values; // or NULL
+    uint64_t *value_sizes;
 };
 
-static inline struct outlook outlook_of(const struct reader *reader)
+static inline void answer(const struct answers *answers, size_t i, const struct record_header *record, size_t key_size)
 {
-    return (struct outlook){reader->recycled, reader->generation};
+    answers->value_sizes[i] = record == NULL ? ODM_ABSENT : record->value_size;
+    if (answers->values == NULL) return;
+    answers->values[i] = record == NULL ? NULL : record_key(record) + padded(key_size);
 }
 
-static inline bool same_outlook(const struct reader *reader, const struct outlook *outlook)
+/* Looks up a group of keys; *done of them have their answers, also on an error. */
+static inline __attribute__((always_inline)) odm_status get_group(struct reader *reader, const struct keys *keys,
+                                                                  size_t first, size_t count,
+                                                                  const struct answers *answers, size_t *done,
+                                                                  odm_error *error)
 {
-    return reader->recycled == outlook->recycled && reader->generation == outlook->generation;
+    struct lookup lookups[GROUP];
+    fetch_group(reader, keys, first, count, false, lookups);
+    uint64_t others = 0; // the keys, a bit each, that what was fetched for does not hold
+    for (size_t i = 0; i < count; ++i) {
+        const struct lookup *lookup = &lookups[i];
+        size_t key_size;
+        const void *key = key_of(keys, first + i, &key_size);
+        if (__builtin_expect(lookup->record == NULL || !odm__record_holds(lookup->record, lookup->left, key, key_size),
+                             0)) {
+            others |= UINT64_C(1) << i;
+        } else {
+            answer(answers, first + i, lookup->record, key_size);
+        }
+    }
+    // Asked once for all of the group: the reader has not looked anew since the first slot was fetched. What is given out must
+    // be lent before it does.
+    if (odm__reader_is_stale(reader) || reader->verify) others = UINT64_MAX >> (GROUP - count);
+    if (answers->values != NULL) reader->lent = true;
+
+    for (*done = count; others != 0; others &= others - 1) {
+        size_t i = (size_t)__builtin_ctzll(others), key_size;
+        const struct record_header *record;
+        const void *key = key_of(keys, first + i, &key_size);
+        odm_status status = odm__reader_find(reader, key, key_size, lookups[i].hash, &record, error);
+        if (status < 0) {
+            *done = i;
+            return status;
+        }
+        answer(answers, first + i, status == ODM_OK ? record : NULL, key_size);
+    }
+    return ODM_OK;
 }
 
-/* Looks at the record that was fetched; if it is not the key's, looks the key up the ordinary way. */
-static inline odm_status find_fetched(struct reader *reader, const struct lookup *lookup, const struct outlook *outlook,
-                                      const struct record_header **record, odm_error *error)
+static inline __attribute__((always_inline)) odm_status get_groups(odm_map *map, const struct keys *keys, size_t count,
+                                                                   const struct answers *answers, size_t *n)
 {
-    // What was fetched before the reader has looked anew is not believed, nor looked at: it may be unmapped.
-    bool found = same_outlook(reader, outlook) && lookup->record != NULL &&
-                 odm__record_holds(lookup->record, lookup->left, lookup->key, lookup->key_size);
-    *record = lookup->record;
-    if (__builtin_expect(found && !odm__reader_is_stale(reader) && !reader->verify, 1)) return ODM_OK;
-    return odm__reader_find(reader, lookup->key, lookup->key_size, lookup->hash, record, error);
+    odm_status status = ODM_OK;
+    while (status == ODM_OK && *n < count) {
+        size_t group = count - *n < GROUP ? count - *n : GROUP, done;
+        status = get_group(&map->reader, keys, *n, group, answers, &done, &map->error);
+        *n += done;
+    }
+    return status;
+}
+
+static bool have_8_bytes_each(const uint64_t *ends, size_t n)
+{
+    uint64_t end = 8;
+    for (size_t i = 0; i < n; ++i, end += 8) {
+        if (ends[i] != end) return false;
+    }
+    return true;
 }
 
 odm_status odm_get_many(odm_map *map, size_t *n, const void *keys, const uint64_t *key_ends, const void **values,
@@ -124,28 +179,12 @@ odm_status odm_get_many(odm_map *map, size_t *n, const void *keys, const uint64_
     }
     size_t count = *n;
     *n = 0;
-    odm_status status = check_items(map, "key", keys, key_ends, count, ODM_KEY_SIZE_MAX);
-    if (status != ODM_OK) return status;
-
-    struct reader *reader = &map->reader;
-    struct keys packed = {keys, key_ends};
-    struct lookup lookups[GROUP];
-    while (*n < count) {
-        size_t first = *n, group = count - first < GROUP ? count - first : GROUP;
-        struct outlook outlook = outlook_of(reader);
-        fetch_group(reader, &packed, first, group, false, lookups);
-        for (size_t i = 0; i < group; ++i, ++*n) {
-            const struct record_header *record;
-            status = find_fetched(reader, &lookups[i], &outlook, &record, &map->error);
-            if (status < 0) return status;
-            bool found = status == ODM_OK;
-            value_sizes[first + i] = found ? record->value_size : ODM_ABSENT;
-            if (values == NULL) continue;
-            values[first + i] = found ? record_key(record) + padded(lookups[i].key_size) : NULL;
-            if (found) reader->lent = true;
-        }
+    const struct answers answers = {values, value_sizes};
+    if (keys != NULL && key_ends != NULL && have_8_bytes_each(key_ends, count)) {
+        return get_groups(map, &(struct keys){keys, NULL}, count, &answers, n);
     }
-    return ODM_OK;
+    odm_status status = check_items(map, "key", keys, key_ends, count, ODM_KEY_SIZE_MAX);
+    return status == ODM_OK ? get_groups(map, &(struct keys){keys, key_ends}, count, &answers, n) : status;
 }
 
 /* ---- writing ------------------------------------------------------------------------------------------------------ */
