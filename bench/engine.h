@@ -71,9 +71,9 @@ struct engine {
      * read and its write nobody else's can come. */
     void (*increment)(void *store, const void *key, size_t key_size);
 
-    /* Both may be NULL: the store has no such call. get_many returns how many keys it found; values[i] is NULL for the
-     * others. write_many puts the whole block. */
-    size_t (*get_many)(void *store, const struct block *block, const void **values, uint64_t *value_sizes);
+    /* Both may be NULL: the store has no such call. get_many: values[i] is NULL for a key that is not there. write_many puts
+     * the whole block. */
+    void (*get_many)(void *store, const struct block *block, const void **values, uint64_t *value_sizes);
     void (*write_many)(void *store, const struct block *block);
 
     /* Both may be NULL: only ours has a log from which it builds its index. */

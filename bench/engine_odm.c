@@ -125,14 +125,11 @@ static void increment(void *handle, const void *key, size_t key_size)
     check(odm_refresh(store->map), "refresh"); // The value was copied: its place may be given back.
 }
 
-static size_t get_many(void *handle, const struct block *block, const void **values, uint64_t *value_sizes)
+static void get_many(void *handle, const struct block *block, const void **values, uint64_t *value_sizes)
 {
     struct store *store = handle;
     size_t count = block->count;
     check(odm_get_many(store->map, &count, block->keys, block->key_ends, values, value_sizes), "get_many");
-    size_t found = 0;
-    for (size_t i = 0; i < count; i++) found += value_sizes[i] != ODM_ABSENT;
-    return found;
 }
 
 static void write_many(void *handle, const struct block *block)

@@ -101,7 +101,7 @@ struct result {
     double bound_to_live; // what was allowed then
     double amplification; // bytes appended for each byte of records put
     double disk_to_live;  // at the end, all files
-    bool kept;             // the bound
+    bool kept;            // the bound
 };
 
 static struct result run(const char *path, uint64_t entries, uint64_t times, uint64_t seconds, int pattern)
@@ -161,29 +161,34 @@ int main(int argc, char **argv)
     int only = -1;
     const char *parent = getenv("TMPDIR");
     if (parent == NULL) parent = "/tmp";
-    static const struct option known[] = {{"entries", required_argument, NULL, 'e'},
-                                          {"times", required_argument, NULL, 't'},
-                                          {"seconds", required_argument, NULL, 's'},
-                                          {"pattern", required_argument, NULL, 'p'},
-                                          {"dir", required_argument, NULL, 'd'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option known[] = {
+        {"entries", required_argument, NULL, 'e'}, {"times", required_argument, NULL, 't'},
+        {"seconds", required_argument, NULL, 's'}, {"pattern", required_argument, NULL, 'p'},
+        {"dir", required_argument, NULL, 'd'},     {NULL, 0, NULL, 0}};
     int option;
     while ((option = getopt_long(argc, argv, "", known, NULL)) != -1) {
-        if (option == 'e') entries = strtoull(optarg, NULL, 10);
-        else if (option == 't') times = strtoull(optarg, NULL, 10);
-        else if (option == 's') seconds = strtoull(optarg, NULL, 10);
-        else if (option == 'p') only = (int)strtol(optarg, NULL, 10);
-        else if (option == 'd') parent = optarg;
-        else return 2;
+        if (option == 'e')
+            entries = strtoull(optarg, NULL, 10);
+        else if (option == 't')
+            times = strtoull(optarg, NULL, 10);
+        else if (option == 's')
+            seconds = strtoull(optarg, NULL, 10);
+        else if (option == 'p')
+            only = (int)strtol(optarg, NULL, 10);
+        else if (option == 'd')
+            parent = optarg;
+        else
+            return 2;
     }
     if (entries == 0 || times == 0 || optind != argc) {
         fprintf(stderr, "bench_space [--entries N] [--times N] [--seconds N] [--pattern 0|1|2] [--dir PATH]\n");
         return 2;
     }
     bool kept = true;
-    printf("| updates of %" PRIu64 " entries | log ÷ live, most | bound then | bytes written ÷ put | disk ÷ live "
-           "| put: median | 99 %% | 99.9 %% | 99.99 %% | longest |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
-           entries);
+    printf(
+        "| updates of %" PRIu64 " entries | log ÷ live, most | bound then | bytes written ÷ put | disk ÷ live "
+        "| put: median | 99 %% | 99.9 %% | 99.99 %% | longest |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+        entries);
     for (int pattern = 0; pattern < PATTERNS; ++pattern) {
         if (only >= 0 && pattern != only) continue;
         char path[512];

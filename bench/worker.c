@@ -104,9 +104,11 @@ static struct tally pass_get_many(void *store, const struct list *list)
         struct block block = list_block(list, number);
         const void *values[BENCH_BLOCK_SIZE];
         uint64_t value_sizes[BENCH_BLOCK_SIZE];
-        tally.found += bench_engine.get_many(store, &block, values, value_sizes);
+        bench_engine.get_many(store, &block, values, value_sizes);
         for (size_t i = 0; i < block.count; i++) {
-            if (values[i]) tally.sum += touch(values[i], value_sizes[i]);
+            if (!values[i]) continue;
+            tally.found++;
+            tally.sum += touch(values[i], value_sizes[i]);
         }
     }
     return tally;

@@ -49,6 +49,38 @@ static inline void fetch_soon(const void *at)
     __builtin_prefetch(at, 0, 2);
 }
 
+static inline void fetch_record(const struct reader *reader, uint64_t slot, size_t key_size, struct lookup *lookup)
+{
+    lookup->record = odm__views_aim(reader->views, slot, &lookup->left);
+    // Fetching from NULL, where nothing is mapped, does no harm.
+    uintptr_t record = (uintptr_t)lookup->record;
+    fetch_soon((const void *)record);
+    fetch_soon((const void *)(record + RECORD_HEADER_SIZE + padded(key_size))); // its value
+}
+
+/* For keys, a bit each, that are not in the first line of their probes: fetches the next line, then the record it names. */
+static __attribute__((noinline)) void fetch_behind(struct reader *reader, struct keys keys, size_t first,
+                                                   uint64_t unmatched, struct lookup *lookups)
+{
+    uint64_t behind = 0;
+    for (; unmatched != 0; unmatched &= unmatched - 1) {
+        int i = __builtin_ctzll(unmatched);
+        odm__u64 *line = lookups[i].line;
+        if (line == NULL || odm__line_empties(line) != 0) continue;
+        behind |= UINT64_C(1) << i;
+        fetch_soon(line + LINE_SLOTS); // There a probe goes on, but at the end of a chunk.
+    }
+    for (; behind != 0; behind &= behind - 1) {
+        size_t i = (size_t)__builtin_ctzll(behind);
+        uint64_t word;
+        struct probe probe;
+        if (odm__index_word(&reader->index, lookups[i].hash, &word, NULL) != ODM_OK) continue;
+        odm__probe_start(&reader->index, word, lookups[i].hash, &probe);
+        uint64_t slot = odm__probe_next(&probe);
+        if (slot != SLOT_EMPTY) fetch_record(reader, slot, size_of_key(&keys, first + i), &lookups[i]);
+    }
+}
+
 /* Hashes a group of keys and brings what their lookups will touch into the cache. */
 static inline __attribute__((always_inline)) void fetch_group(struct reader *reader, const struct keys *keys,
                                                               size_t first, size_t count, bool to_write,
@@ -62,20 +94,19 @@ static inline __attribute__((always_inline)) void fetch_group(struct reader *rea
         lookup->hash = hash_key(key, key_size, seed);
         lookup->line = odm__index_fetch(&reader->index, lookup->hash, to_write);
     }
+    uint64_t unmatched = 0;
     for (size_t i = 0; i < count; ++i) {
         struct lookup *lookup = &lookups[i];
         uint32_t matches = lookup->line == NULL ? 0 : odm__line_matches(lookup->line, hash_tag(lookup->hash));
         if (__builtin_expect(matches == 0, 0)) {
             lookup->record = NULL;
+            unmatched |= UINT64_C(1) << i;
             continue;
         }
         uint64_t slot = atomic_load_explicit(&lookup->line[__builtin_ctz(matches)], memory_order_acquire);
-        lookup->record = odm__views_aim(reader->views, slot, &lookup->left);
-        // Fetching from NULL, where nothing is mapped, does no harm.
-        uintptr_t record = (uintptr_t)lookup->record;
-        fetch_soon((const void *)record);
-        fetch_soon((const void *)(record + RECORD_HEADER_SIZE + padded(size_of_key(keys, first + i)))); // its value
+        fetch_record(reader, slot, size_of_key(keys, first + i), lookup);
     }
+    if (unmatched != 0) fetch_behind(reader, *keys, first, unmatched, lookups);
 }
 
 /* Checks that the ends never fall, that there are bytes if there are ends, and that no item is too big. */
@@ -107,7 +138,9 @@ static inline void answer(const struct answers *answers, size_t i, const struct 
 {
     answers->value_sizes[i] = record == NULL ? ODM_ABSENT : record->value_size;
     if (answers->values == NULL) return;
-    answers->values[i] = record == NULL ? NULL : record_key(record) + padded(key_size);
+    const unsigned char *value = record == NULL ? NULL : record_key(record) + padded(key_size);
+    answers->values[i] = value;
+    if (record != NULL) fetch_soon(value + record->value_size - 1); // Its end may be some lines away.
 }
 
 /* Looks up a group of keys; *done of them have their answers, also on an error. */
