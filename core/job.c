@@ -120,9 +120,13 @@ static odm_status hold_chain(struct odm_map *map, struct job_log *log, const str
         uint64_t next = UINT64_MAX;
         if (number == address_number(log->tail)) {
             held->end = log->tail;
-            return ODM_OK;
+        } else if (held->segment != NULL) {
+            odm__chain_next(chain, address, &held->end, &next);
         }
-        if (held->segment != NULL) odm__chain_next(chain, address, &held->end, &next);
+        // Checked, not asserted: both come from files. Who believed it would look for records far behind the segment.
+        bool outside = held->segment != NULL && held->end != UINT64_MAX && address_offset(held->end) > held->segment->size;
+        if (outside) held->end = UINT64_MAX;
+        if (number == address_number(log->tail)) return ODM_OK;
         if (next == UINT64_MAX) {
             uint64_t after = chain_after(chain, number, log->tail);
             next = after == 0 ? 0 : address_make(after, SEGMENT_HEADER_SIZE);

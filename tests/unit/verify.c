@@ -362,6 +362,25 @@ Test(verify, names_a_missing_segment)
     }
 }
 
+/* A tail far behind its segment, in a damaged lock file, is told of, and is no reason to look for records up to there.
+ * Method: as many bytes are looked at as the log has. */
+Test(verify, is_not_led_far_by_a_damaged_tail)
+{
+    odm_map *map = numbered(temp_map_path());
+    odm_report sound = report_of(map, ODM_OK);
+    odm__u64 *tail = &map->store->client.file->tail;
+    uint64_t was = atomic_load(tail);
+    atomic_store(tail, address_make(address_number(was), UINT64_C(1) << 31));
+    odm_report report = report_of(map, ODM_E_CORRUPT);
+    cr_assert_eq(report.bad_records, 1);
+    cr_assert_eq(report.bad_number, address_number(was));
+    cr_assert_eq(report.bad_offset, address_offset(was));
+    cr_assert_eq(report.bytes, sound.bytes);
+    atomic_store(tail, was);
+    expect_sound(map);
+    ok(odm_close(map));
+}
+
 /* ---- a damaged index ---------------------------------------------------------------------------------------------- */
 
 /* The n-th live slot of a map, and its cold word. */
