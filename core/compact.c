@@ -223,8 +223,13 @@ static odm_status look_through(struct odm_map *map, uint64_t limit)
     struct compaction *compaction = &map->compaction;
     struct lock_file *lock = lock_file(map);
     uint64_t tail = atomic_load_explicit(&lock->tail, memory_order_acquire);
-    assert(limit <= address_number(tail));
     uint64_t at = position(map);
+    // Checked, not asserted: it comes from a file.
+    if (at > tail || limit > address_number(tail)) {
+        return odm__fail(&map->error, ODM_E_CORRUPT,
+                         "lock: compaction has come to log/%011" PRIu64 ", offset %" PRIu64 ", and the log ends before it",
+                         address_number(at), address_offset(at));
+    }
     while (compaction->credit > 0 && address_number(at) < limit) {
         odm_status status = enter(map, address_number(at), tail);
         if (status != ODM_OK) return status;

@@ -412,6 +412,29 @@ Test(compact, a_damaged_record_stops_it_and_is_named)
     odm_close(map);
 }
 
+/* How far compaction has come stands in the lock file; if that is damaged, odm_compact says so rather than that it is done. */
+Test(compact, a_place_behind_the_log_is_named)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    put_numbers(map, 0, 300, 0);
+    struct lock_file *lock = map->store->client.file;
+    for (unsigned round = 0; round < 2; round++) {
+        uint64_t number = address_number(atomic_load(&lock->tail)) + 2;
+        atomic_store(&lock->compacted_to, address_make(number, SEGMENT_HEADER_SIZE));
+        odm_error error = {.struct_size = sizeof error};
+        expect_status(odm_compact(map, NULL, &error), ODM_E_CORRUPT);
+        char where[64];
+        snprintf(where, sizeof where, "log/%011lu, offset 64", (unsigned long)number);
+        expect_message(error, where);
+        atomic_store(&lock->compacted_to, 0);
+        put_numbers(map, 0, 20, 1); // Next time there is something to compact.
+    }
+    ok(odm_compact(map, NULL, NULL));
+    expect_numbers(map, 20, 300, 0);
+    odm_close(map);
+}
+
 /* ---- a failed sync --------------------------------------------------------------------------------------------------- */
 
 static int sync_map_fails(void *base, size_t size)
