@@ -44,7 +44,7 @@ struct lookup {
 };
 
 /* Into the second-level cache: the first has too few places for lines on their way, and the second is near enough. */
-static inline void fetch_soon(const void *at)
+static inline __attribute__((always_inline)) void fetch_soon(const void *at)
 {
     __builtin_prefetch(at, 0, 2);
 }
@@ -151,7 +151,7 @@ static inline __attribute__((always_inline)) odm_status get_group(struct reader 
 {
     struct lookup lookups[GROUP];
     fetch_group(reader, keys, first, count, false, lookups);
-    uint64_t others = 0; // the keys, a bit each, that what was fetched for does not hold
+    uint64_t others = 0; // the keys, a bit each, that the records fetched for them do not hold
     for (size_t i = 0; i < count; ++i) {
         const struct lookup *lookup = &lookups[i];
         size_t key_size;
@@ -163,10 +163,11 @@ static inline __attribute__((always_inline)) odm_status get_group(struct reader 
             answer(answers, first + i, lookup->record, key_size);
         }
     }
-    // Asked once for all of the group: the reader has not looked anew since the first slot was fetched. What is given out must
-    // be lent before it does.
-    if (odm__reader_is_stale(reader) || reader->verify) others = UINT64_MAX >> (GROUP - count);
-    if (answers->values != NULL) reader->lent = true;
+    // Asked once for all of the group: the reader has not looked anew since the first slot was fetched.
+    const uint64_t all = UINT64_MAX >> (GROUP - count);
+    if (odm__reader_is_stale(reader) || reader->verify) others = all;
+    // What is given out is lent before the next lookup, which may let go of what is not.
+    if (answers->values != NULL && others != all) reader->lent = true;
 
     for (*done = count; others != 0; others &= others - 1) {
         size_t i = (size_t)__builtin_ctzll(others), key_size;
@@ -178,6 +179,7 @@ static inline __attribute__((always_inline)) odm_status get_group(struct reader 
             return status;
         }
         answer(answers, first + i, status == ODM_OK ? record : NULL, key_size);
+        if (answers->values != NULL && status == ODM_OK) reader->lent = true;
     }
     return ODM_OK;
 }

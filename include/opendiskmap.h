@@ -404,7 +404,7 @@ ODM_API odm_status odm_iter_close(odm_iter *iter);
 /* ---- many keys ---------------------------------------------------------------------------------------------------- */
 
 /* Keys are packed in one buffer: key i is the bytes from ends[i - 1] (0 for the first) up to ends[i]; values likewise. On
- * entry *n is the number of keys. Ends and sizes are checked first: ODM_E_INVALID (ends that fall, an unknown operation, a
+ * entry *n is the number of keys. What is written to must not overlap what is read. Ends and sizes are checked first: ODM_E_INVALID (ends that fall, an unknown operation, a
  * remove with a value) or ODM_E_TOO_BIG with *n = 0 and nothing done. On an error met later, *n operations are done and
  * their outputs valid; on ODM_OK it is all of them. */
 

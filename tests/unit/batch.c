@@ -28,12 +28,12 @@ static struct packed pack(unsigned from, unsigned count, unsigned round)
     return packed;
 }
 
-/* All that a batch says is what single gets say. Method: sizes around the group of 32, absent keys among present ones. */
+/* All that a batch says is what single gets say. Method: sizes around the group of 64, absent keys among present ones. */
 Test(batch, get_many_answers_as_get_does)
 {
     odm_map *map = open_map(temp_map_path());
     put_numbers(map, 50, 150, 0);
-    static const unsigned counts[] = {0, 1, 2, 31, 32, 33, 64, 65, BATCH_MAX};
+    static const unsigned counts[] = {0, 1, 2, 63, 64, 65, 128, 129, BATCH_MAX};
     for (size_t c = 0; c < COUNT_OF(counts); c++) {
         struct packed packed = pack(0, counts[c], 0);
         const void *values[BATCH_MAX + 1] = {0};
@@ -113,6 +113,93 @@ Test(batch, get_many_gives_slices_that_stay)
         cr_assert_eq((uintptr_t)values[i] % 8, 0);
     }
     odm_close(map);
+}
+
+/* A handle that has given out nothing lets go by itself of what compaction has emptied. */
+Test(batch, get_many_that_finds_nothing_lends_nothing)
+{
+    odm_map *map = open_map(temp_map_path(), .stripes = 2), *reader;
+    put_numbers(map, 0, 100, 0);
+    ok(odm_dup(map, &reader, NULL));
+    for (unsigned round = 1; round < 5; round++) {
+        put_numbers(map, 0, 100, round);
+        for (unsigned i = 0; i < 100; i++) { // Maps segments, and gives out nothing.
+            char key[NUMBER_TEXT_SIZE];
+            ok(odm_get(reader, key, number_key(i, key), NULL, NULL));
+        }
+        ok(odm_compact(map, NULL, NULL));
+        const void *value;
+        uint64_t end = 6, size;
+        size_t n = 1;
+        ok(odm_get_many(reader, &n, "absent", &end, &value, &size));
+        cr_assert_eq(size, ODM_ABSENT);
+        cr_assert_eq(reader->reader.dropped, NULL, "round %u", round);
+    }
+    odm_close(reader);
+    odm_close(map);
+}
+
+static struct turns {
+    _Atomic int now;
+} * turns;
+
+static void write_and_compact(void *path)
+{
+    odm_map *map;
+    must(odm_open(path, NULL, &map, NULL) == ODM_OK);
+    for (unsigned round = 1; round < 300; round++) { // Its record is in another segment, then.
+        char key[NUMBER_TEXT_SIZE], value[NUMBER_TEXT_SIZE];
+        size_t key_size = number_key(1, key), value_size = number_value(1, round, value);
+        must(odm_put(map, key, key_size, value, value_size) == ODM_OK);
+    }
+    atomic_store(&turns->now, 1);
+    wait_for(&turns->now, 2);
+    must(odm_compact(map, NULL, NULL) == ODM_OK);
+    atomic_store(&turns->now, 3);
+    must(odm_close(map) == ODM_OK);
+}
+
+static int open_after_compaction(int directory, const char *name, int flags, mode_t mode)
+{
+    odm__os.open = real_os()->open;
+    atomic_store(&turns->now, 2);
+    wait_for(&turns->now, 3);
+    return odm__os.open(directory, name, flags, mode);
+}
+
+/* What a batch has given out stays, though a later key of it makes the handle look anew and let go of segments. Method: the
+ * second key's segment has to be mapped, and meanwhile compaction empties and unlinks that of the first. */
+Test(batch, get_many_lends_before_it_goes_on)
+{
+    char *path = strdup(temp_map_path());
+    odm_map *map = open_map(path);
+    put_numbers(map, 0, 2, 0);
+    ok(odm_close(map));
+    map = open_map(path);
+    expect_numbers(map, 0, 2, 0);
+    ok(odm_refresh(map));
+    turns = shared_memory(sizeof *turns);
+    pid_t writer = start_child(write_and_compact, path);
+    wait_for(&turns->now, 1);
+
+    uint64_t recycled = map->reader.recycled;
+    odm__os.open = open_after_compaction;
+    struct packed packed = pack(0, 2, 0);
+    const void *values[2];
+    uint64_t sizes[2];
+    size_t n = 2;
+    ok(odm_get_many(map, &n, packed.keys, packed.key_ends, values, sizes));
+    cr_assert_eq(atomic_load(&turns->now), 3, "nothing was to be mapped");
+    cr_assert_neq(map->reader.recycled, recycled);
+    cr_assert_neq(map->reader.dropped, NULL);
+    cr_assert_eq(sizes[0], packed.value_ends[0]);
+    cr_assert_arr_eq(values[0], packed.values, sizes[0]);
+    char newest[NUMBER_TEXT_SIZE];
+    cr_assert_eq(sizes[1], number_value(1, 299, newest));
+    cr_assert_arr_eq(values[1], newest, sizes[1]);
+    expect_child_succeeds(writer);
+    odm_close(map);
+    free(path);
 }
 
 Test(batch, write_many_does_all_in_order)
