@@ -82,6 +82,23 @@ static struct names list(const char *text)
     return names;
 }
 
+/* In the order in which they must run: all share a map, but the last, batch, which makes another. */
+#define ALL_PHASES "load,reopen,killed,rebuild,parallel,outgrown,remove,batch"
+
+static struct names phases_of(const char *text)
+{
+    struct names wanted = list(text), all = list(ALL_PHASES), phases = {0};
+    for (size_t i = 0; i < all.count; i++) {
+        for (size_t k = 0; k < wanted.count; k++) {
+            if (strcmp(all.at[i], wanted.at[k]) != 0) continue;
+            phases.at[phases.count++] = all.at[i];
+            break;
+        }
+    }
+    if (phases.count < wanted.count) die("--phases %s: each once, of %s", text, ALL_PHASES);
+    return phases;
+}
+
 /* Checked here, so that it can be written to the results as it is. */
 static const char *number(const char *text)
 {
@@ -120,7 +137,7 @@ static struct config parse(int argc, char **argv)
     const char *sizes = "1000000,10000000";
     const char *workloads = "seed,u64,counter";
     const char *engines = "odm,lmdb";
-    const char *phases = "load,reopen,killed,rebuild,parallel,outgrown,remove,batch";
+    const char *phases = ALL_PHASES;
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (option) {
@@ -149,7 +166,7 @@ static struct config parse(int argc, char **argv)
     for (size_t i = 0; i < config.sizes.count; i++) number(config.sizes.at[i]);
     config.workloads = list(workloads);
     config.engines = list(engines);
-    config.phases = list(phases);
+    config.phases = phases_of(phases);
 
     ssize_t length = readlink("/proc/self/exe", config.program_directory, PATH_SIZE - 1);
     if (length < 0) die("/proc/self/exe: %s", strerror(errno));
@@ -312,7 +329,6 @@ static void remove_directory(const char *directory)
     if (nftw(directory, remove_entry, 16, FTW_DEPTH | FTW_PHYS) != 0) die("remove %s: %s", directory, strerror(errno));
 }
 
-/* All phases share a map but the last one, batch, which makes another. */
 static void run_round(const struct config *config, FILE *json, const struct series *series, const char *engine,
                       unsigned round)
 {
