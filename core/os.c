@@ -7,12 +7,14 @@
 #include <linux/futex.h>
 #include <dirent.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 #include <time.h>
@@ -157,6 +159,55 @@ static int os_file_size_limit(uint64_t *bytes)
     return 0;
 }
 
+/* All of a small file that the kernel makes up, and a 0 behind it; false if it can not be read. */
+static bool read_text(const char *path, char *text, size_t room)
+{
+    int fd = os_open(AT_FDCWD, path, O_RDONLY, 0);
+    if (fd < 0) return false;
+    ssize_t size = os_read_at(fd, text, room - 1, 0);
+    close(fd);
+    if (size < 0) return false;
+    text[size] = '\0';
+    return true;
+}
+
+/* Lowers *bytes to the least that a control group or one above it may use. In a container the group's own path may not be
+ * mounted; what is mounted in its place is met on the way up. */
+static void apply_group_limits(const char *root, const char *file, const char *group, uint64_t *bytes)
+{
+    char path[512], text[32];
+    for (int length = (int)strlen(group);; --length) {
+        if (length != 0 && group[length] != '/' && group[length] != '\0') continue;
+        int size = snprintf(path, sizeof path, "%s%.*s/%s", root, length, group, file);
+        if (size < (int)sizeof path && read_text(path, text, sizeof text) && text[0] >= '0' && text[0] <= '9') {
+            uint64_t limit = strtoull(text, NULL, 10);
+            if (limit < *bytes) *bytes = limit;
+        }
+        if (length == 0) return;
+    }
+}
+
+static int os_memory_size(uint64_t *bytes)
+{
+    struct sysinfo machine;
+    if (sysinfo(&machine) != 0) return -1;
+    *bytes = (uint64_t)machine.totalram * machine.mem_unit;
+
+    // Lines of "0::GROUP" (version 2) and "NUMBER:CONTROLLERS:GROUP" (version 1).
+    char text[4096], *rest = text;
+    if (!read_text("/proc/self/cgroup", text, sizeof text)) return 0;
+    for (char *line; (line = strsep(&rest, "\n")) != NULL;) {
+        (void)strsep(&line, ":");
+        const char *controllers = strsep(&line, ":");
+        if (line == NULL) continue;
+        if (controllers[0] == '\0') apply_group_limits("/sys/fs/cgroup", "memory.max", line, bytes);
+        if (strcmp(controllers, "memory") == 0) {
+            apply_group_limits("/sys/fs/cgroup/memory", "memory.limit_in_bytes", line, bytes);
+        }
+    }
+    return 0;
+}
+
 static int os_sync_map(void *base, size_t size)
 {
     return msync(base, size, MS_SYNC);
@@ -241,15 +292,12 @@ static int hex_digit(char c)
 static int os_boot_id(uint64_t id[2])
 {
     char text[64];
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    if (fd < 0) return -1;
-    ssize_t size = read(fd, text, sizeof text);
-    close(fd);
+    if (!read_text("/proc/sys/kernel/random/boot_id", text, sizeof text)) return -1;
 
     int digits = 0;
     id[0] = id[1] = 0;
-    for (ssize_t i = 0; i < size && digits < 32; ++i) {
-        int digit = hex_digit(text[i]);
+    for (const char *at = text; *at != '\0' && digits < 32; ++at) {
+        int digit = hex_digit(*at);
         if (digit < 0) continue;
         id[digits / 16] = id[digits / 16] << 4 | (uint64_t)digit;
         ++digits;
@@ -295,6 +343,7 @@ struct odm__os odm__os = {
     .reserve = os_reserve,
     .truncate = os_truncate,
     .file_size_limit = os_file_size_limit,
+    .memory_size = os_memory_size,
     .sync_data = fdatasync,
     .sync_directory = fsync,
     .sync_map = os_sync_map,

@@ -43,6 +43,7 @@ struct odm__os {
     int (*reserve)(int fd, off_t offset, off_t size);
     int (*truncate)(int fd, off_t size);
     int (*file_size_limit)(uint64_t *bytes);
+    int (*memory_size)(uint64_t *bytes); // of the machine, or what a control group leaves this process of it
     int (*sync_data)(int fd);
     int (*sync_directory)(int fd);
     int (*sync_map)(void *base, size_t size);

@@ -95,6 +95,7 @@ FAILING(int, file_system, (int fd, uint64_t *magic), (fd, magic), BAD_IO | NO_ME
 FAILING(int, reserve, (int fd, off_t offset, off_t size), (fd, offset, size), BAD_IO | NO_ROOM | NO_QUOTA | NO_MEMORY)
 FAILING(int, truncate, (int fd, off_t size), (fd, size), BAD_IO | NO_ROOM | NO_MEMORY | NO_QUOTA)
 FAILING(int, file_size_limit, (uint64_t * bytes), (bytes), BAD_IO)
+FAILING(int, memory_size, (uint64_t * bytes), (bytes), BAD_IO | NO_FILES)
 FAILING(int, start_write_back, (int fd, off_t offset, off_t size), (fd, offset, size), BAD_IO | NO_ROOM)
 FAILING(int, advise, (void *base, size_t size, int advice), (base, size, advice), NO_MEMORY | BAD_IO)
 FAILING(int, resident, (void *base, size_t size, unsigned char *pages), (base, size, pages), NO_MEMORY)
@@ -241,7 +242,8 @@ static void begin(void)
 #define TAKE(name) odm__os.name = failing_##name
     TAKE(open), TAKE(memory_file), TAKE(duplicate), TAKE(close), TAKE(identify), TAKE(identify_name), TAKE(file_system);
     TAKE(read_at), TAKE(write_at), TAKE(reserve), TAKE(truncate), TAKE(file_size_limit), TAKE(sync_data);
-    TAKE(sync_directory), TAKE(sync_map), TAKE(start_write_back), TAKE(map), TAKE(unmap), TAKE(advise), TAKE(resident);
+    TAKE(memory_size), TAKE(sync_directory), TAKE(sync_map), TAKE(start_write_back), TAKE(map), TAKE(unmap),
+        TAKE(advise), TAKE(resident);
     TAKE(make_directory), TAKE(rename_new), TAKE(rename), TAKE(exchange), TAKE(unlink), TAKE(list), TAKE(change_owner);
     TAKE(change_mode), TAKE(set_no_copy_on_write), TAKE(lock), TAKE(boot_id), TAKE(random_bytes);
 #undef TAKE

@@ -322,6 +322,12 @@ static int ram_file_size_limit(uint64_t *bytes)
     return 0;
 }
 
+static int ram_memory_size(uint64_t *bytes)
+{
+    *bytes = MIB; // little, so that maps that memory can not hold are met as well
+    return 0;
+}
+
 /* ---- mappings ------------------------------------------------------------------------------------------------------- */
 
 static void *map_file(uint64_t reserved, size_t size, int fd)
@@ -554,6 +560,7 @@ void ramdisk_begin(void)
     odm__os.reserve = ram_reserve;
     odm__os.truncate = ram_truncate;
     odm__os.file_size_limit = ram_file_size_limit;
+    odm__os.memory_size = ram_memory_size;
     odm__os.map = ram_map;
     odm__os.unmap = ram_unmap;
     odm__os.advise = ram_advise;
