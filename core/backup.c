@@ -76,6 +76,7 @@ static odm_status copy_some(struct odm_map *map, struct backup *backup)
     odm_status status = ODM_OK;
     if (backup->address == 0) {
         backup->address = held->first;
+        odm__job_enter(map, held);
         uint64_t before = backup->segment == 0 ? 0 : backup->log.segments[backup->segment - 1].end;
         status = odm__copy_segment(backup->copy, held->segment, before, &map->error);
     }
@@ -93,8 +94,7 @@ static odm_status copy_some(struct odm_map *map, struct backup *backup)
     if (status == ODM_OK) status = odm__copy_settle(backup->copy, &map->error);
     if (status != ODM_OK || backup->address < held->end) return status;
     status = odm__copy_segment_end(backup->copy, held->end, &map->error);
-    odm__log_release(map->writer.log, held->segment); // Compaction may have it.
-    held->segment = NULL;
+    odm__job_leave(map, held);
     backup->address = 0;
     ++backup->segment;
     return status;

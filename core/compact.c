@@ -31,7 +31,9 @@ void odm__compact_close(struct odm_map *map)
 {
     struct segment *segment = map->compaction.segment;
     map->compaction.segment = NULL;
-    if (segment != NULL) odm__log_release(map->writer.log, segment);
+    if (segment == NULL) return;
+    odm__log_end_in_order(map->writer.log, segment);
+    odm__log_release(map->writer.log, segment);
 }
 
 static struct lock_file *lock_file(const struct odm_map *map)
@@ -144,6 +146,7 @@ static odm_status enter(struct odm_map *map, uint64_t number, uint64_t tail)
     if (status == ODM_NOT_FOUND) {
         status = odm__fail(&map->error, ODM_E_CORRUPT, "log/%011" PRIu64 " is missing", number);
     }
+    if (status == ODM_OK) odm__log_begin_in_order(map->writer.log, compaction->segment);
     return status;
 }
 

@@ -166,11 +166,27 @@ odm_status odm__job_hold_log(struct odm_map *map, struct job_log *log)
     }
 }
 
+void odm__job_enter(struct odm_map *map, struct job_segment *held)
+{
+    if (held->segment == NULL) return;
+    odm__log_begin_in_order(map->writer.log, held->segment);
+    held->entered = true;
+}
+
+void odm__job_leave(struct odm_map *map, struct job_segment *held)
+{
+    struct job_segment left = *held;
+    // Forgotten first: a child forked meanwhile closes the handle, and must not give it back once more.
+    held->segment = NULL;
+    held->entered = false;
+    kill_fence();
+    if (left.entered) odm__log_end_in_order(map->writer.log, left.segment);
+    if (left.segment != NULL) odm__log_release(map->writer.log, left.segment);
+}
+
 void odm__job_release_log(struct odm_map *map, struct job_log *log)
 {
-    for (size_t i = 0; i < log->count; ++i) {
-        if (log->segments[i].segment != NULL) odm__log_release(map->writer.log, log->segments[i].segment);
-    }
+    for (size_t i = 0; i < log->count; ++i) odm__job_leave(map, &log->segments[i]);
     free(log->segments);
     *log = (struct job_log){.count = 0};
 }

@@ -37,6 +37,7 @@ struct job_segment {
     uint64_t number;
     uint64_t first; // address of its first record that is of the log
     uint64_t end;   // address at which the log leaves it; UINT64_MAX: no segment goes on from it
+    bool entered;   // it is being read
 };
 struct job_log {
     struct job_segment *segments; // with a reference on each
@@ -50,5 +51,9 @@ struct job_log {
 odm_status odm__job_tail(struct odm_map *map, uint64_t *tail);
 odm_status odm__job_hold_log(struct odm_map *map, struct job_log *log);
 void odm__job_release_log(struct odm_map *map, struct job_log *log);
+/* A segment is read from here on, in order. */
+void odm__job_enter(struct odm_map *map, struct job_segment *held);
+/* It is needed no more: compaction may have it. */
+void odm__job_leave(struct odm_map *map, struct job_segment *held);
 
 #endif

@@ -14,6 +14,12 @@
 
 #define DIRECTORY_NAME "log"
 enum { POPULATE_BYTES_MAX = 8 * 1024 * 1024 };
+/* Smaller maps fit into memory, without asking: that takes longer than a get. */
+#ifdef ODM_TEST_SMALL
+#define OUTGROWN_BYTES_MIN UINT64_C(1)
+#else
+#define OUTGROWN_BYTES_MIN (UINT64_C(64) << 20)
+#endif
 
 /* ---- opening ------------------------------------------------------------------------------------------------------ */
 
@@ -82,6 +88,12 @@ static void map_resident(void *base, uint64_t size)
     (void)odm__os.advise(base, size, MADV_POPULATE_READ);
 }
 
+static void segment_advise(const struct log *log, const struct segment *segment)
+{
+    int advice = log->outgrown && segment->in_order == 0 ? MADV_RANDOM : MADV_NORMAL;
+    (void)odm__os.advise((void *)(uintptr_t)segment->base, segment->size, advice);
+}
+
 static odm_status segment_map(struct log *log, uint64_t number, struct segment **segment, odm_error *error)
 {
     char name[SEGMENT_NAME_SIZE];
@@ -111,6 +123,7 @@ static odm_status segment_map(struct log *log, uint64_t number, struct segment *
     }
     map_resident(base, identity.size);
     *mapped = (struct segment){.number = number, .size = identity.size, .base = base, .references = 1};
+    if (log->outgrown) segment_advise(log, mapped);
     *segment = mapped;
     return ODM_OK;
 }
@@ -260,6 +273,44 @@ static void segment_give_writable(struct log *log, struct segment **segment)
     if (--given->writers == 0) segment_unmap_writable(given);
     pthread_mutex_unlock(&log->mutex);
     odm__log_release(log, given);
+}
+
+/* ---- what the kernel reads ahead ----------------------------------------------------------------------------------- */
+
+static bool is_outgrown(struct log *log, uint64_t live_bytes, uint64_t count)
+{
+    if (log->directory.memory != NULL || live_bytes < OUTGROWN_BYTES_MIN || live_bytes / PAGE >= count) return false;
+    if (log->memory_bytes == 0 && odm__os.memory_size(&log->memory_bytes) != 0) log->memory_bytes = UINT64_MAX;
+    // What is dead, and the index, take about as much again.
+    return live_bytes > log->memory_bytes / 2;
+}
+
+void odm__log_expect_gets(struct log *log, uint64_t live_bytes, uint64_t count)
+{
+    pthread_mutex_lock(&log->mutex);
+    bool outgrown = is_outgrown(log, live_bytes, count);
+    if (outgrown != log->outgrown) {
+        log->outgrown = outgrown;
+        for (const struct segment *segment = log->segments; segment != NULL; segment = segment->next) {
+            segment_advise(log, segment);
+        }
+    }
+    pthread_mutex_unlock(&log->mutex);
+}
+
+void odm__log_begin_in_order(struct log *log, struct segment *segment)
+{
+    pthread_mutex_lock(&log->mutex);
+    if (++segment->in_order == 1 && log->outgrown) segment_advise(log, segment);
+    pthread_mutex_unlock(&log->mutex);
+}
+
+void odm__log_end_in_order(struct log *log, struct segment *segment)
+{
+    pthread_mutex_lock(&log->mutex);
+    assert(segment->in_order > 0);
+    if (--segment->in_order == 0 && log->outgrown) segment_advise(log, segment);
+    pthread_mutex_unlock(&log->mutex);
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------------------ */

@@ -30,12 +30,15 @@ struct segment {
     unsigned char *writable;   // the same bytes, or NULL while no writer needs them
     unsigned references;
     unsigned writers;
+    unsigned in_order; // how many read it record after record
 };
 
 struct log {
     struct directory directory;
-    pthread_mutex_t mutex; // guards segments and their counts
+    pthread_mutex_t mutex; // guards segments and their counts, and what follows
     struct segment *segments;
+    uint64_t memory_bytes; // that this process may use; 0: not asked yet
+    bool outgrown;         // that memory: see odm__log_expect_gets
     const struct meta_fixed *fixed;
     struct lock_file *lock; // NULL if this process only reads
     bool writable;
@@ -68,6 +71,17 @@ uint64_t odm__log_bytes(struct log *log, uint64_t head, uint64_t tail);
 
 /* Bytes of segments that are still mapped although they lie below head. */
 uint64_t odm__log_unlinked_bytes(struct log *log, uint64_t head);
+
+/* ---- what the kernel reads ahead ----------------------------------------------------------------------------------- */
+
+/* Gets are to come; live_bytes, count: of the records they may ask for. Around what one of them touches the kernel reads more,
+ * so that a map that was not in memory soon is. If memory can not hold the map, that throws out what others need: then
+ * the kernel is told to read no more than what is touched. Not if records are long: a get would wait for each page of one. */
+void odm__log_expect_gets(struct log *log, uint64_t live_bytes, uint64_t count);
+
+/* Who reads a segment record after record says so before and after: there the kernel reads ahead in any case. */
+void odm__log_begin_in_order(struct log *log, struct segment *segment);
+void odm__log_end_in_order(struct log *log, struct segment *segment);
 
 /* ---- reading ------------------------------------------------------------------------------------------------------ */
 

@@ -82,6 +82,9 @@ static odm_status view_map(struct reader *reader, uint64_t slot, odm_error *erro
     uint64_t number = number_of(reader, slot);
     struct held_segment *held = malloc(sizeof *held);
     if (held == NULL) return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
+    struct index_totals totals;
+    (void)odm__index_totals(&reader->index, false, &totals, NULL);
+    odm__log_expect_gets(reader->log, totals.live_bytes, totals.count);
     struct segment *segment;
     odm_status status = odm__log_segment(reader->log, number, &segment, error);
     if (status == ODM_NOT_FOUND) status = segment_missing(number, error);

@@ -366,11 +366,13 @@ static odm_status read_log(struct rebuild *rebuild, odm_error *error)
             if (segment != NULL) {
                 status = replay_pending(rebuild, error);
                 position = odm__segment_position(segment, segment_end);
+                odm__log_end_in_order(log, segment);
                 odm__log_release(log, segment);
                 segment = NULL;
             }
             odm__chain_next(&rebuild->chain, address, &segment_end, &next_first);
             if (status == ODM_OK) status = odm__log_segment(log, address_number(address), &segment, error);
+            if (status == ODM_OK) odm__log_begin_in_order(log, segment);
             if (status == ODM_NOT_FOUND || (status == ODM_OK && !odm__segment_is_whole(log, segment))) {
                 status = damage(address, "the segment is missing or its header is damaged", error);
             }
@@ -396,7 +398,10 @@ static odm_status read_log(struct rebuild *rebuild, odm_error *error)
     if (status == ODM_OK) status = replay_pending(rebuild, error);
     rebuild->end = address;
     if (status == ODM_OK && segment != NULL) rebuild->position = odm__segment_position(segment, address);
-    if (segment != NULL) odm__log_release(log, segment);
+    if (segment != NULL) {
+        odm__log_end_in_order(log, segment);
+        odm__log_release(log, segment);
+    }
     if (status == ODM_OK && address < rebuild->slot.watermark) status = damage(address, "the log ends", error);
     return status;
 }

@@ -98,8 +98,11 @@ static void verify_log(struct odm_map *map, struct verify *verify, bool *over)
 {
     uint64_t looked = 0;
     while (verify->segment < verify->log.count) {
-        const struct job_segment *held = &verify->log.segments[verify->segment];
-        if (verify->address == 0) verify->address = held->first;
+        struct job_segment *held = &verify->log.segments[verify->segment];
+        if (verify->address == 0) {
+            verify->address = held->first;
+            odm__job_enter(map, held);
+        }
         if (held->segment == NULL) {
             note_bad(verify, &verify->report.bad_records, 1, held->number, 0,
                      "the segment is missing or its header is damaged");
@@ -123,9 +126,7 @@ static void verify_log(struct odm_map *map, struct verify *verify, bool *over)
         if (held->segment != NULL && end == UINT64_MAX) {
             bad_record(verify, verify->address, "no segment goes on where the log leaves this one");
         }
-        // Read: compaction may take it.
-        if (held->segment != NULL) odm__log_release(map->writer.log, held->segment);
-        verify->log.segments[verify->segment].segment = NULL;
+        odm__job_leave(map, held);
         ++verify->segment;
         verify->address = 0;
     }

@@ -787,3 +787,239 @@ Test(log, files_of_other_names_in_the_log_are_left_alone)
     cr_assert_lt(address_number(tail_of(map)), 2000);
     odm_close(map);
 }
+
+/* ---- what the kernel reads ahead ----------------------------------------------------------------------------------- */
+
+enum { ADVISED_MAX = 1024 };
+
+/* What was advised of the mapping that begins there, as far as it is about reading ahead. */
+static struct advised {
+    const void *base;
+    int advice;
+} advised[ADVISED_MAX];
+static size_t advised_count;
+static unsigned advices, normal_advices;
+static bool one_at_a_time; // nothing but a segment that is read in order may be read ahead
+static uint64_t memory_bytes;
+static unsigned memory_asked;
+
+static int advise_and_note(void *base, size_t size, int advice)
+{
+    if (advice == MADV_NORMAL || advice == MADV_RANDOM) {
+        size_t i = 0;
+        while (i < advised_count && advised[i].base != base) i++;
+        cr_assert_lt(i, ADVISED_MAX);
+        if (i == advised_count) advised[advised_count++] = (struct advised){.base = base};
+        advised[i].advice = advice;
+        advices++;
+        normal_advices += advice == MADV_NORMAL;
+        size_t normal = 0;
+        for (size_t k = 0; k < advised_count; k++) normal += advised[k].advice == MADV_NORMAL;
+        if (one_at_a_time) cr_assert_leq(normal, 1);
+    }
+    return real_os()->advise(base, size, advice);
+}
+
+static int unmap_and_forget(void *base, size_t size)
+{
+    for (size_t i = 0; i < advised_count; i++) {
+        if (advised[i].base == base) advised[i] = advised[--advised_count];
+    }
+    return real_os()->unmap(base, size);
+}
+
+static int tell_memory(uint64_t *bytes)
+{
+    memory_asked++;
+    if (memory_bytes == 0) return -1;
+    *bytes = memory_bytes;
+    return 0;
+}
+
+static void note_advice(uint64_t memory)
+{
+    memory_bytes = memory;
+    odm__os.advise = advise_and_note;
+    odm__os.unmap = unmap_and_forget;
+    odm__os.memory_size = tell_memory;
+}
+
+static struct advised advised_of(const struct segment *segment)
+{
+    for (size_t i = 0; i < advised_count; i++) {
+        if (advised[i].base == segment->base) return advised[i];
+    }
+    return (struct advised){.advice = MADV_NORMAL};
+}
+
+/* Of all segments that are mapped; how many that is. */
+static size_t expect_advice(const odm_map *map, int advice)
+{
+    size_t count = 0;
+    for (const struct segment *segment = log_of(map)->segments; segment != NULL; segment = segment->next, count++) {
+        cr_assert_eq(advised_of(segment).advice, advice, "segment %d", (int)segment->number);
+    }
+    return count;
+}
+
+/* Where gets go on in a map that memory can not hold, the kernel reads nothing around what they need; as soon as it outgrows
+ * memory, also in segments that were mapped before; and no more once it has shrunk. Memory counts as full at half its size.
+ * Method: a memory of 128 KiB, and numbers put until a get maps another segment. */
+Test(log, what_memory_can_not_hold_is_read_without_what_lies_around)
+{
+    keep_whole_log();
+    note_advice(UINT64_C(128) << 10);
+    odm_map *map = open_map(temp_map_path());
+    unsigned count = 0;
+    do {
+        put_numbers(map, count, count + 10, 0);
+        expect_numbers(map, count, count + 10, 0);
+        expect_advice(map, MADV_NORMAL);
+        count += 10;
+    } while (statistics_of(map).live_bytes < memory_bytes / 2 - 1000);
+    cr_assert_eq(advices, 0);
+    cr_assert_eq(memory_asked, 1);
+
+    put_numbers(map, count, 2 * count, 0);
+    expect_numbers(map, 0, 2 * count, 0);
+    cr_assert_gt(expect_advice(map, MADV_RANDOM), 4);
+
+    remove_numbers(map, count / 2, 2 * count);
+    for (unsigned round = 1; round < 4; round++) {
+        put_numbers(map, 0, count / 2, round);
+        expect_numbers(map, 0, count / 2, round);
+    }
+    expect_advice(map, MADV_NORMAL);
+    cr_assert_eq(memory_asked, 1);
+    odm_close(map);
+}
+
+/* Method: records of more than a page; a map in memory; a kernel that does not tell. */
+Test(log, the_kernel_reads_ahead_where_that_is_better_or_nothing_is_known)
+{
+    keep_whole_log();
+    note_advice(UINT64_C(64) << 10);
+    static unsigned char value[5000];
+    odm_map *map = open_map(temp_map_path());
+    for (unsigned i = 0; i < 100; i++) ok(odm_put(map, &i, sizeof i, value, sizeof value));
+    const void *found;
+    size_t size;
+    for (unsigned i = 0; i < 100; i++) ok(odm_get(map, &i, sizeof i, &found, &size));
+    odm_close(map);
+    cr_assert_eq(memory_asked, 0);
+
+    map = open_in_memory();
+    put_numbers(map, 0, 3000, 0);
+    expect_numbers(map, 0, 3000, 0);
+    odm_close(map);
+    cr_assert_eq(memory_asked, 0);
+
+    memory_bytes = 0;
+    map = open_map(temp_map_path());
+    put_numbers(map, 0, 3000, 0);
+    expect_numbers(map, 0, 3000, 0);
+    cr_assert_eq(memory_asked, 1);
+    odm_close(map);
+    cr_assert_eq(advices, 0);
+}
+
+/* The segments of a map that memory can not hold, all of them mapped. */
+static odm_map *outgrown(const char *path)
+{
+    keep_whole_log();
+    note_advice(UINT64_C(16) << 10);
+    odm_map *map = open_map(path);
+    put_numbers(map, 0, 2000, 0);
+    expect_numbers(map, 0, 2000, 0);
+    cr_assert_gt(expect_advice(map, MADV_RANDOM), 4);
+    one_at_a_time = true;
+    return map;
+}
+
+static uint64_t hasty_clock(void)
+{
+    static uint64_t told_ns;
+    return told_ns += 10 * UINT64_C(1000000000);
+}
+
+/* The segment that the kernel reads ahead in, or NULL; there is one at most. */
+static struct segment *read_ahead_in(const odm_map *map)
+{
+    struct segment *found = NULL;
+    for (struct segment *segment = log_of(map)->segments; segment != NULL; segment = segment->next) {
+        if (advised_of(segment).advice != MADV_NORMAL) continue;
+        cr_assert_null(found);
+        found = segment;
+    }
+    return found;
+}
+
+/* Where long work reads a segment in order, the kernel reads ahead all the same: in each for as long as it is read, one after the
+ * other; also if the work is dropped on the way. */
+Test(log, what_verify_and_backup_read_is_read_ahead)
+{
+    const char *path = temp_map_path();
+    odm_map *map = outgrown(path);
+    uint64_t segments = address_number(tail_of(map)) - address_number(head_of(map)) + 1;
+    normal_advices = 0;
+    ok(odm_verify(map, NULL, NULL, NULL));
+    cr_assert_eq(normal_advices, segments);
+    cr_assert_null(read_ahead_in(map));
+    ok(odm_backup(map, path_of(path, "../copy"), NULL, NULL));
+    cr_assert_eq(normal_advices, 2 * segments);
+    cr_assert_null(read_ahead_in(map));
+
+    put_numbers(map, 0, 10000, 1);
+    odm__os.now_ns = hasty_clock;
+    odm_progress progress = {.struct_size = sizeof progress, .max_ms = 1};
+    ok(odm_verify(map, NULL, &progress, NULL));
+    cr_assert_not_null(read_ahead_in(map));
+    ok(odm_refresh(map));
+    cr_assert_null(read_ahead_in(map));
+    odm_close(map);
+}
+
+static struct segment *compacted; // when its records were looked at
+static odm_map *compacting;
+static uint64_t now_and_look(void)
+{
+    if (compacting->compaction.segment != NULL) {
+        compacted = compacting->compaction.segment;
+        cr_assert_eq(read_ahead_in(compacting), compacted);
+    }
+    return hasty_clock();
+}
+
+/* Method: a clock that looks between the steps of compaction. */
+Test(log, what_compaction_looks_through_is_read_ahead)
+{
+    compacting = outgrown(temp_map_path());
+    remove_numbers(compacting, 0, 1000);
+    odm__os.now_ns = now_and_look;
+    ok(odm_compact(compacting, NULL, NULL));
+    cr_assert_not_null(compacted);
+    odm__os.now_ns = real_os()->now_ns;
+    ok(odm_refresh(compacting));
+    cr_assert_null(read_ahead_in(compacting));
+    odm_close(compacting);
+}
+
+/* A rebuild looks keys up, too, and learns on the way that memory can not hold the map. Method: every key twice; a segment that was
+ * mapped to look up is advised once more when it is read in order. */
+Test(log, a_rebuild_is_read_ahead)
+{
+    const char *path = temp_map_path();
+    odm_map *map = outgrown(path);
+    put_numbers(map, 0, 2000, 1);
+    uint64_t segments = address_number(tail_of(map)) - address_number(head_of(map));
+    odm_close(map);
+    cr_assert_eq(unlink(path_of(path, "index")), 0);
+    normal_advices = 0;
+    one_at_a_time = false;
+    map = open_map(path);
+    cr_assert(log_of(map)->outgrown);
+    cr_assert_geq(normal_advices, segments / 3, "%u of %d", normal_advices, (int)segments);
+    expect_numbers(map, 0, 2000, 1);
+    cr_assert_gt(expect_advice(map, MADV_RANDOM), 4);
+    odm_close(map);
+}
