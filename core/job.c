@@ -124,7 +124,8 @@ static odm_status hold_chain(struct odm_map *map, struct job_log *log, const str
             odm__chain_next(chain, address, &held->end, &next);
         }
         // Checked, not asserted: both come from files. Who believed it would look for records far behind the segment.
-        bool outside = held->segment != NULL && held->end != UINT64_MAX && address_offset(held->end) > held->segment->size;
+        bool outside =
+            held->segment != NULL && held->end != UINT64_MAX && address_offset(held->end) > held->segment->size;
         if (outside) held->end = UINT64_MAX;
         if (number == address_number(log->tail)) return ODM_OK;
         if (next == UINT64_MAX) {
