@@ -26,18 +26,19 @@
 #endif
 
 #define MIB (UINT64_C(1) << 20)
-#define FILE_ROOM (64 * MIB)                   // then the disk is full
+#define FILE_ROOM (16 * MIB)                   // then the disk is full
 #define FILE_STRIDE (FILE_ROOM + 32 * MIB)     // with what may be read behind a segment
 #define UNREADABLE_BYTES (64 * UINT64_C(1024)) // poisoned behind what may be read
 #define ADDRESSES_FIRST (UINT64_C(1) << 46)    // of reservations, which nobody reads before a file is mapped there
-enum { NODES_MAX = 256, OPENS_MAX = 256, FDS_MAX = 512, LOCKS_MAX = 64, RESERVATIONS_MAX = 16 };
-enum { FD_FIRST = 1 << 20, ROOT = 0, NAME_SIZE = 40, PAGE_SIZE = 4096 };
+enum { NODES_MAX = 256, OPENS_MAX = 256, FDS_MAX = 512, LOCKS_MAX = 64, RESERVATIONS_MAX = 16, TABLES_MAX = 64 };
+enum { FD_FIRST = 1 << 20, ROOT = 0, NAME_SIZE = 40, PAGE_SIZE = 4096, TABLE_USED_BYTES = 4 * PAGE_SIZE };
 
 /* A file or a directory. A file's bytes lie at its place in the arena; what was never written there is zero. */
 static struct node {
     bool used, is_directory, named;
     unsigned parent;
     char name[NAME_SIZE];
+    size_t name_size;                // without the zero
     uint64_t number, size, readable; // readable: bytes from its base on that a mapping allows to read
     uint64_t touched;                // bytes that may not be zero
     unsigned opens, mappings;
@@ -58,8 +59,15 @@ static struct reservation {
     uint64_t at, size;
 } reservations[RESERVATIONS_MAX];
 
+/* Memory that belongs to no file. It is kept when it is unmapped, for the next who asks for as much. */
+static struct table {
+    unsigned char *base;
+    size_t size;
+    bool mapped;
+} tables[TABLES_MAX];
+
 static unsigned fds[FDS_MAX]; // description + 1; 0: closed
-static unsigned nodes_end, fds_end, reservations_made;
+static unsigned nodes_end, fds_end, locks_end, reservations_made;
 static uint64_t numbers, addresses = ADDRESSES_FIRST, time_ns;
 static unsigned char *arena;
 static struct odm__os real;
@@ -111,8 +119,8 @@ static struct node *find(unsigned parent, const char *name, size_t size)
 {
     for (unsigned i = 1; i < nodes_end; ++i) {
         struct node *node = &nodes[i];
-        if (node->used && node->named && node->parent == parent && strncmp(node->name, name, size) == 0 &&
-            node->name[size] == '\0')
+        if (node->used && node->named && node->parent == parent && node->name_size == size &&
+            memcmp(node->name, name, size) == 0)
             return node;
     }
     return NULL;
@@ -161,8 +169,9 @@ static struct node *look_up(int directory, const char *path)
 
 static void set_name(struct node *node, unsigned parent, const char *name)
 {
-    right(strlen(name) < NAME_SIZE, "%s", name);
-    strcpy(node->name, name);
+    node->name_size = strlen(name);
+    right(node->name_size < NAME_SIZE, "%s", name);
+    memcpy(node->name, name, node->name_size + 1);
     node->parent = parent;
     node->named = true;
 }
@@ -228,7 +237,7 @@ static int ram_close(int fd)
     if (description == NULL) return fail_with(EBADF);
     fds[fd - FD_FIRST] = 0;
     if (--description->fds != 0) return 0;
-    for (unsigned i = 0; i < LOCKS_MAX; ++i) {
+    for (unsigned i = 0; i < locks_end; ++i) {
         if (locks[i].description == description - descriptions + 1) locks[i].description = 0;
     }
     --nodes[description->node].opens;
@@ -280,16 +289,30 @@ static ssize_t ram_read_at(int fd, void *buffer, size_t size, off_t offset)
     return (ssize_t)size;
 }
 
+/* Bytes up to here may be zero no more. */
+static void touch(struct node *node, uint64_t end)
+{
+    if (end > node->touched) node->touched = end;
+}
+
 static int set_size(struct node *node, uint64_t size)
 {
     if (size > FILE_ROOM) return fail_with(ENOSPC);
     ASAN_UNPOISON_MEMORY_REGION(base_of(node), size < node->size ? node->size : size);
     // What is cut off is zero if the file becomes longer again.
-    if (size < node->size) memset(base_of(node) + size, 0, node->size - size);
+    if (size < node->touched) {
+        memset(base_of(node) + size, 0, node->touched - size);
+        node->touched = size;
+    }
     node->size = size;
-    if (size > node->touched) node->touched = size;
+    if (node->mappings != 0) touch(node, size);
     set_readable(node);
     return 0;
+}
+
+static bool is_zero(const unsigned char *bytes, size_t size)
+{
+    return size == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0);
 }
 
 static ssize_t ram_write_at(int fd, const void *buffer, size_t size, off_t offset)
@@ -298,7 +321,10 @@ static ssize_t ram_write_at(int fd, const void *buffer, size_t size, off_t offse
     if (node == NULL) return -1;
     uint64_t end = (uint64_t)offset + size;
     if (end > node->size && set_size(node, end) != 0) return -1;
+    // A new file's blocks are written once with zeros: no need to have memory for them.
+    if ((uint64_t)offset >= node->touched && is_zero(buffer, size)) return (ssize_t)size;
     memcpy(base_of(node) + offset, buffer, size);
+    touch(node, end);
     return (ssize_t)size;
 }
 
@@ -344,8 +370,43 @@ static void *map_file(uint64_t reserved, size_t size, int fd)
     if (guard != 0 && size + guard > node->readable) node->readable = size + guard;
     right(node->readable <= FILE_STRIDE - UNREADABLE_BYTES, "a guard of %llu bytes", (unsigned long long)guard);
     ++node->mappings;
+    touch(node, node->size);
     set_readable(node);
     return base_of(node);
+}
+
+static void *map_table(size_t size)
+{
+    struct table *table = tables;
+    while (table->mapped || (table->size != size && table->base != NULL)) {
+        ++table;
+        right(table < tables + TABLES_MAX, "more than %d tables", TABLES_MAX);
+    }
+    if (table->base == NULL) {
+        void *base = real.map(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (base == MAP_FAILED) return base;
+        *table = (struct table){.base = base, .size = size};
+    }
+    table->mapped = true;
+    ASAN_UNPOISON_MEMORY_REGION(table->base, size);
+    return table->base;
+}
+
+/* Most of it was never stored to, so that the kernel has little to take back. */
+static int unmap_table(void *base, size_t size)
+{
+    struct table *table = tables;
+    while (table->base != base || !table->mapped) {
+        ++table;
+        right(table < tables + TABLES_MAX && table->base != NULL, "unmapped what was not mapped");
+    }
+    right(table->size == size, "unmapped a part of a table");
+    size_t used = size < TABLE_USED_BYTES ? size : TABLE_USED_BYTES;
+    memset(table->base, 0, used);
+    if (size > used) (void)madvise(table->base + used, size - used, MADV_DONTNEED);
+    ASAN_POISON_MEMORY_REGION(table->base, size);
+    table->mapped = false;
+    return 0;
 }
 
 /* An address space that is reserved for a file is only a number: the file lies where it lies. */
@@ -353,7 +414,7 @@ static void *ram_map(void *at, size_t size, int protection, int flags, int fd, o
 {
     right(offset == 0, "a mapping from %lld on", (long long)offset);
     if ((flags & MAP_ANONYMOUS) == 0) return map_file((uint64_t)(uintptr_t)at, size, fd);
-    if (protection != PROT_READ) return real.map(at, size, protection, flags, fd, offset);
+    if (protection != PROT_READ) return map_table(size);
     uint64_t begin = addresses;
     addresses += (size + 2 * MIB - 1) / (2 * MIB) * (2 * MIB);
     right(addresses < (uint64_t)(uintptr_t)arena, "no addresses are left");
@@ -366,7 +427,7 @@ static int ram_unmap(void *base, size_t size)
     uint64_t at = (uint64_t)(uintptr_t)base;
     if (at >= ADDRESSES_FIRST && at < addresses) return 0;
     if ((unsigned char *)base < arena || (unsigned char *)base >= arena + NODES_MAX * FILE_STRIDE)
-        return real.unmap(base, size);
+        return unmap_table(base, size);
     uint64_t offset = (uint64_t)((unsigned char *)base - arena);
     struct node *node = &nodes[offset / FILE_STRIDE];
     right(offset % FILE_STRIDE == 0 && node->used && node->mappings != 0, "unmapped what was not mapped");
@@ -480,7 +541,7 @@ static int ram_set_no_copy_on_write(int fd)
 
 static struct lock *conflict(unsigned description, short type, off_t at, off_t size)
 {
-    for (unsigned i = 0; i < LOCKS_MAX; ++i) {
+    for (unsigned i = 0; i < locks_end; ++i) {
         struct lock *lock = &locks[i];
         if (lock->description == 0 || lock->description == description + 1) continue;
         if (descriptions[lock->description - 1].node != descriptions[description].node) continue;
@@ -504,12 +565,13 @@ static int ram_lock(int fd, int command, short type, off_t at, off_t size, short
     right(other == NULL || command != F_OFD_SETLKW, "waits for a lock of its own process");
     if (other != NULL) return fail_with(EAGAIN);
     struct lock *place = NULL;
-    for (unsigned i = 0; i < LOCKS_MAX; ++i) {
+    for (unsigned i = 0; i < LOCKS_MAX && i <= locks_end; ++i) {
         if (locks[i].description == description + 1 && locks[i].at == at && locks[i].size == size) place = &locks[i];
         if (locks[i].description == 0 && place == NULL) place = &locks[i];
     }
     right(place != NULL, "more than %d locks", LOCKS_MAX);
     if (type == F_UNLCK && place->description == 0) return 0;
+    if (place >= locks + locks_end) locks_end = (unsigned)(place - locks) + 1;
     *place = (struct lock){type == F_UNLCK ? 0 : description + 1, type, at, size};
     return 0;
 }
@@ -597,8 +659,10 @@ void ramdisk_empty(void)
         free_unused(&nodes[i]);
     }
     for (unsigned i = 0; i < fds_end; ++i) right(fds[i] == 0, "a descriptor is left open");
+    for (unsigned i = 0; i < TABLES_MAX && tables[i].base != NULL; ++i)
+        right(!tables[i].mapped, "a table is left mapped");
     addresses = ADDRESSES_FIRST; // Else they would come to those of the arena some day.
     memset(reservations, 0, sizeof reservations);
     nodes_end = 1;
-    fds_end = 0;
+    fds_end = locks_end = 0;
 }

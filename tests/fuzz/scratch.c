@@ -45,7 +45,7 @@ static int same_random_bytes(void *buffer, size_t size)
 }
 
 /* A forged length must not fill the memory of the machine that looks for it: here the disk is small. */
-enum { FILE_BYTES_MAX = 64 * 1024 * 1024 };
+enum { FILE_BYTES_MAX = 16 * 1024 * 1024 };
 
 static int (*real_reserve)(int fd, off_t offset, off_t size);
 static int (*real_truncate)(int fd, off_t size);

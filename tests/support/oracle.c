@@ -108,11 +108,14 @@ const void *value_of_tag(uint64_t tag, size_t size)
 bool value_has_tag(const void *value, size_t size, uint64_t tag)
 {
     const unsigned char *bytes = value;
-    for (size_t i = 0; i < size; i += 8) {
-        uint64_t word = i == 0 ? tag : scramble(tag + i / 8);
-        if (memcmp(bytes + i, &word, size - i < 8 ? size - i : 8) != 0) return false;
+    uint64_t word = tag, is;
+    size_t i = 0;
+    for (; size - i >= 8; word = scramble(tag + i / 8)) {
+        memcpy(&is, bytes + i, 8);
+        if (is != word) return false;
+        i += 8;
     }
-    return true;
+    return i == size || memcmp(bytes + i, &word, size - i) == 0;
 }
 
 /* ---- the model ---------------------------------------------------------------------------------------------------- */
