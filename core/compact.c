@@ -525,7 +525,8 @@ static odm_status move_step(struct odm_map *map, odm_progress *progress, bool *o
     make_spares(map);
     if (odm__log_position(map->writer.log, at, &bytes)) progress->done = less(bytes, progress->position[AT_START]);
     if (progress->done > progress->total) progress->done = progress->total;
-    *over = at >= target;
+    // Only the numbers: a damaged file may have it begin before the first record of a segment.
+    *over = address_number(at) >= address_number(target);
 
     // After a failed sync nothing can go before everything has been written anew.
     bool may_retire = emptied > head_of(map) && !sync_has_failed(map);

@@ -435,6 +435,25 @@ Test(compact, a_place_behind_the_log_is_named)
     odm_close(map);
 }
 
+/* A place before the first record of the segment to compact up to, in a damaged file, does not make it go on for ever. */
+Test(compact, a_place_before_all_records_is_no_trap)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    put_numbers(map, 0, 300, 0);
+    struct lock_file *lock = map->store->client.file;
+    uint64_t first;
+    ok(odm__log_roll(&map->writer, map->reader.head, &first, NULL));
+    atomic_store(&lock->emptied_to, address_make(address_number(first) + 5, SEGMENT_HEADER_SIZE));
+    atomic_store(&lock->compacted_to, first - 1);
+    expect_status(odm_compact(map, NULL, NULL), ODM_E_CORRUPT);
+    atomic_store(&lock->emptied_to, 0);
+    atomic_store(&lock->compacted_to, 0);
+    ok(odm_compact(map, NULL, NULL));
+    expect_numbers(map, 0, 300, 0);
+    odm_close(map);
+}
+
 /* ---- a failed sync --------------------------------------------------------------------------------------------------- */
 
 static int sync_map_fails(void *base, size_t size)
