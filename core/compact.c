@@ -230,7 +230,8 @@ static odm_status look_through(struct odm_map *map, uint64_t limit)
     // Checked, not asserted: it comes from a file.
     if (at > tail || limit > address_number(tail)) {
         return odm__fail(&map->error, ODM_E_CORRUPT,
-                         "lock: compaction has come to log/%011" PRIu64 ", offset %" PRIu64 ", and the log ends before it",
+                         "lock: compaction has come to log/%011" PRIu64 ", offset %" PRIu64
+                         ", and the log ends before it",
                          address_number(at), address_offset(at));
     }
     while (compaction->credit > 0 && address_number(at) < limit) {
