@@ -165,7 +165,8 @@ static inline uint64_t slot_offset(uint64_t slot)
 /* A directory word: big (bit 63) | location in 64-byte units (35 bits, from bit 28) | how much bigger (5, from 13) or smaller
  * (5, from 8) than usual the chunk is, as powers of two | depth (8). A chunk: its slots, then as many cold words. The high
  * bit keeps big chunks off the fast path; and whatever is in it, a word without it never means more slots than usual. */
-enum { WORD_LOCATION_SHIFT = 28, WORD_BIGGER_SHIFT = 13, WORD_SMALLER_SHIFT = 8, INDEX_UNIT = 64 };
+enum { WORD_LOCATION_SHIFT = 28, WORD_LOCATION_BITS = 35 };
+enum { WORD_BIGGER_SHIFT = 13, WORD_SMALLER_SHIFT = 8, INDEX_UNIT = 64 };
 #define WORD_BIG (UINT64_C(1) << 63)
 
 static inline uint64_t word_make(uint64_t location, unsigned slot_bits, unsigned depth)

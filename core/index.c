@@ -384,6 +384,10 @@ static odm_status take_units(struct index *index, uint64_t units, uint64_t *loca
 {
     uint64_t next = atomic_load_explicit(&index->header->next, memory_order_relaxed);
     for (;;) {
+        // Checked, not asserted: it comes from a file. A word has no room for more, and the size below must not wrap.
+        if (next >> WORD_LOCATION_BITS != 0) {
+            return odm__fail(error, ODM_E_CORRUPT, "index: says that %" PRIx64 " is its first unused unit", next);
+        }
         uint64_t size_min = (next + units) * INDEX_UNIT;
         if (size_min > atomic_load_explicit(&index->header->size, memory_order_acquire)) {
             odm_status status = grow(index, size_min, error);

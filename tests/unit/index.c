@@ -635,6 +635,30 @@ Test(index, fills_up_to_the_last_but_one_slot_when_it_can_not_grow)
     end_world();
 }
 
+/* An end of the used part that is far off, in a damaged file, is told of when units are wanted; it is not believed even if its
+ * bytes are few again because they are counted modulo 2^64. */
+Test(index, a_wild_end_is_corrupt)
+{
+    static const uint64_t ends[] = {UINT64_C(1) << 35, UINT64_C(1) << 58, UINT64_MAX / INDEX_UNIT - 8, UINT64_MAX};
+    make_world(1, 0);
+    unsigned key = 0;
+    for (; key < 300; key++) insert(key, random_hash(key));
+    struct index_header *header = world.index.header;
+    for (size_t i = 0; i < COUNT_OF(ends); i++) {
+        uint64_t next = atomic_load(&header->next);
+        atomic_store(&header->next, ends[i]);
+        odm_status status = ODM_OK;
+        for (; status == ODM_OK && key < KEYS_MAX; key += status == ODM_OK) status = try_insert(key, random_hash(key));
+        expect_status(status, ODM_E_CORRUPT);
+        cr_assert_eq(atomic_load(&header->next), ends[i]);
+        check_world(key);
+        atomic_store(&header->next, next);
+        for (unsigned end = key + 200; key < end; key++) insert(key, random_hash(key));
+        check_world(key);
+    }
+    end_world();
+}
+
 /* ---- files that are not ours --------------------------------------------------------------------------------------- */
 
 Test(index, a_file_of_another_map_or_geometry_is_corrupt)
