@@ -49,7 +49,7 @@ static inline __attribute__((always_inline)) void fetch_soon(const void *at)
     __builtin_prefetch(at, 0, 2);
 }
 
-static inline void fetch_record(const struct reader *reader, uint64_t slot, size_t key_size, struct lookup *lookup)
+static inline void fetch_slot_record(const struct reader *reader, uint64_t slot, size_t key_size, struct lookup *lookup)
 {
     lookup->record = odm__views_aim(reader->views, slot, &lookup->left);
     // Fetching from NULL, where nothing is mapped, does no harm.
@@ -77,7 +77,7 @@ static __attribute__((noinline)) void fetch_behind(struct reader *reader, struct
         if (odm__index_word(&reader->index, lookups[i].hash, &word, NULL) != ODM_OK) continue;
         odm__probe_start(&reader->index, word, lookups[i].hash, &probe);
         uint64_t slot = odm__probe_next(&probe);
-        if (slot != SLOT_EMPTY) fetch_record(reader, slot, size_of_key(&keys, first + i), &lookups[i]);
+        if (slot != SLOT_EMPTY) fetch_slot_record(reader, slot, size_of_key(&keys, first + i), &lookups[i]);
     }
 }
 
@@ -104,7 +104,7 @@ static inline __attribute__((always_inline)) void fetch_group(struct reader *rea
             continue;
         }
         uint64_t slot = atomic_load_explicit(&lookup->line[__builtin_ctz(matches)], memory_order_acquire);
-        fetch_record(reader, slot, size_of_key(keys, first + i), lookup);
+        fetch_slot_record(reader, slot, size_of_key(keys, first + i), lookup);
     }
     if (unmatched != 0) fetch_behind(reader, *keys, first, unmatched, lookups);
 }
