@@ -11,7 +11,12 @@ enum { WAITERS = 1, NUMBER_SHIFT = 1, TURNS_SHIFT = 12, INCARNATION_SHIFT = 32 }
 enum { NUMBER_MASK = ATTACH_NUMBER_MAX, TURNS_MASK = (1 << 20) - 1 };
 _Static_assert((ATTACH_NUMBER_MAX & (ATTACH_NUMBER_MAX + 1)) == 0, "a mask");
 
+#ifdef ODM_TEST_SMALL
+int odm__test_spins = 200;
+#define SPINS odm__test_spins
+#else
 enum { SPINS = 200 };
+#endif
 enum { SLEEP_MIN_NS = 1000 * 1000, SLEEP_MAX_NS = 100 * 1000 * 1000 };
 
 static uint32_t word_number(uint64_t word)

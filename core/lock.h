@@ -25,6 +25,10 @@
 #include "format.h"
 #include "opendiskmap.h"
 
+#ifdef ODM_TEST_SMALL
+extern int odm__test_spins; // how often a lock that is held is looked at before its taker sleeps
+#endif
+
 struct lock_client {
     struct lock_file *file;
     int fd; // -1 in memory: there is nobody else

@@ -9,6 +9,7 @@
 
 #include "fuzz.h"
 #include "image.h"
+#include "lock.h"
 #include "os.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -601,6 +602,7 @@ static int ram_futex_wake(void *word, int waiters)
 
 void ramdisk_begin(void)
 {
+    odm__test_spins = 0; // There is nobody who could give a lock back meanwhile.
     if (arena == NULL) {
         arena = mmap(NULL, NODES_MAX * FILE_STRIDE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                      -1, 0);
@@ -647,6 +649,7 @@ void ramdisk_end(void)
 {
     ramdisk_empty();
     odm__os = real;
+    odm__test_spins = 200;
     image_kernel_changed();
 }
 
