@@ -346,6 +346,11 @@ static odm_status grow_locked(struct index *index, uint64_t size_min, odm_error 
 {
     uint64_t size = atomic_load_explicit(&index->header->size, memory_order_relaxed);
     if (size >= size_min) return ODM_OK;
+    // Checked, not asserted: it comes from a file. A file that is cut off where it is in use would be a SIGBUS.
+    if (size < index->limit * INDEX_UNIT) {
+        return odm__fail(error, ODM_E_CORRUPT, "index: says it has %" PRIu64 " bytes, and had %" PRIu64, size,
+                         index->limit * INDEX_UNIT);
+    }
     uint64_t new_size = page_up(size_min + (size_min - size > size / 16 ? 0 : size / 16));
     // A bigger one by a huge page at a time: more would be too long a wait for one put.
     bool huge = is_huge(new_size);

@@ -659,6 +659,29 @@ Test(index, a_wild_end_is_corrupt)
     end_world();
 }
 
+/* A size that has become smaller, in a damaged file, is told of: the file is not cut off where it is in use. */
+Test(index, a_size_that_shrinks_is_corrupt)
+{
+    make_world(1, 0);
+    unsigned key = 0;
+    for (; key < 300; key++) insert(key, random_hash(key));
+    struct index_header *header = world.index.header;
+    uint64_t size = atomic_load(&header->size), next = atomic_load(&header->next);
+    atomic_store(&header->size, 0);
+    atomic_store(&header->next, 0);
+    odm_status status = ODM_OK;
+    for (; status == ODM_OK && key < KEYS_MAX; key += status == ODM_OK) status = try_insert(key, random_hash(key));
+    expect_status(status, ODM_E_CORRUPT);
+    struct file_identity identity;
+    cr_assert_eq(odm__os.identify(world.file->fd, &identity), 0);
+    cr_assert_geq(identity.size, size);
+    atomic_store(&header->size, size);
+    atomic_store(&header->next, next);
+    for (unsigned end = key + 200; key < end; key++) insert(key, random_hash(key));
+    check_world(key);
+    end_world();
+}
+
 /* ---- files that are not ours --------------------------------------------------------------------------------------- */
 
 Test(index, a_file_of_another_map_or_geometry_is_corrupt)
