@@ -72,6 +72,7 @@ static unsigned nodes_end, fds_end, locks_end, reservations_made;
 static uint64_t numbers, addresses = ADDRESSES_FIRST, time_ns;
 static unsigned char *arena;
 static struct odm__os real;
+static int real_spins;
 
 static int fail_with(int number)
 {
@@ -602,6 +603,7 @@ static int ram_futex_wake(void *word, int waiters)
 
 void ramdisk_begin(void)
 {
+    real_spins = odm__test_spins;
     odm__test_spins = 0; // There is nobody who could give a lock back meanwhile.
     if (arena == NULL) {
         arena = mmap(NULL, NODES_MAX * FILE_STRIDE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
@@ -649,7 +651,7 @@ void ramdisk_end(void)
 {
     ramdisk_empty();
     odm__os = real;
-    odm__test_spins = 200;
+    odm__test_spins = real_spins;
     image_kernel_changed();
 }
 
