@@ -258,6 +258,20 @@ __attribute__((flatten)) odm_status odm_get(odm_map *map, const void *key, size_
     return get(map, key, key_size, value, value_size);
 }
 
+__attribute__((flatten)) odm_status odm_try_get(odm_map *map, const void *key, size_t key_size, const void **value,
+                                                size_t *value_size)
+{
+    if (map == NULL) return ODM_E_INVALID;
+    if (!key_is_fine(map, key, key_size)) return ODM_WOULD_BLOCK; // odm_get says what is wrong.
+    uint64_t hash = hash_key(key, key_size, map->reader.seed);
+    const struct record_header *record = odm__reader_find_at_once(&map->reader, key, key_size, hash);
+    if (__builtin_expect(record == NULL, 0)) {
+        odm_status status = odm__reader_try_find(&map->reader, key, key_size, hash, &record);
+        if (status != ODM_OK) return status;
+    }
+    return lend(map, record, key_size, value, value_size);
+}
+
 odm_status odm_entry_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size,
                          uint64_t *version)
 {

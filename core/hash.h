@@ -21,7 +21,7 @@ extern uint64_t odm__test_hash_mask; // ANDed to every hash: a test makes keys c
 #endif
 
 /* Keys up to this are hashed without a loop or a call. */
-enum { HASH_SHORT_MAX = 16 };
+enum { HASH_SHORT_MAX = 32 };
 
 /* XXH3_64bits_withSeed of 8 bytes, which is what many keys and values have: without a call or a look at the size. */
 static inline __attribute__((flatten)) uint64_t hash_8(const void *bytes, uint64_t seed)
@@ -41,7 +41,16 @@ static inline uint64_t hash_17_to_32(const uint64_t first[2], const uint64_t las
 
 static inline uint64_t hash_key(const void *key, size_t key_size, uint64_t seed)
 {
-    return (key_size == 8 ? hash_8(key, seed) : XXH3_64bits_withSeed(key, key_size, seed)) & TEST_HASH_MASK;
+    uint64_t hash;
+    if (key_size > 16 && key_size <= HASH_SHORT_MAX) {
+        uint64_t first[2], last[2];
+        __builtin_memcpy(first, key, sizeof first);
+        __builtin_memcpy(last, (const unsigned char *)key + key_size - sizeof last, sizeof last);
+        hash = hash_17_to_32(first, last, key_size, seed);
+    } else {
+        hash = key_size == 8 ? hash_8(key, seed) : XXH3_64bits_withSeed(key, key_size, seed);
+    }
+    return hash & TEST_HASH_MASK;
 }
 
 static inline uint32_t hash_stripe(uint64_t hash, unsigned stripe_bits)

@@ -263,13 +263,12 @@ static __attribute__((noinline, cold)) enum find_outcome why_no_match(const stru
     return same ? FIND_DAMAGE : FIND_MISS; // The key is right, so it is longer than its segment.
 }
 
-static inline __attribute__((always_inline)) enum find_outcome find_once(struct reader *reader, const void *key,
-                                                                         size_t key_size, uint64_t hash, uint64_t *slot,
-                                                                         const struct record_header **record,
-                                                                         odm_error *error)
+/* Looks through the chunk that a directory word names. */
+static inline __attribute__((always_inline)) enum find_outcome find_in(const struct reader *reader, uint64_t word,
+                                                                       const void *key, size_t key_size, uint64_t hash,
+                                                                       uint64_t *slot,
+                                                                       const struct record_header **record)
 {
-    uint64_t word;
-    if (__builtin_expect(odm__index_word(&reader->index, hash, &word, error) != ODM_OK, 0)) return FIND_INDEX_ERROR;
     struct probe probe;
     odm__probe_start(&reader->index, word, hash, &probe);
     for (;;) {
@@ -281,6 +280,16 @@ static inline __attribute__((always_inline)) enum find_outcome find_once(struct 
         enum find_outcome why = why_no_match(reader, *slot, key, key_size);
         if (why != FIND_MISS) return why;
     }
+}
+
+static inline __attribute__((always_inline)) enum find_outcome find_once(struct reader *reader, const void *key,
+                                                                         size_t key_size, uint64_t hash, uint64_t *slot,
+                                                                         const struct record_header **record,
+                                                                         odm_error *error)
+{
+    uint64_t word;
+    if (__builtin_expect(odm__index_word(&reader->index, hash, &word, error) != ODM_OK, 0)) return FIND_INDEX_ERROR;
+    return find_in(reader, word, key, key_size, hash, slot, record);
 }
 
 /* A reader that can write nothing may look through an index that is no more; before it reports damage it looks for another.
@@ -333,4 +342,15 @@ odm_status odm__reader_find(struct reader *reader, const void *key, size_t key_s
         return outcome == FIND_HIT ? ODM_OK : ODM_NOT_FOUND;
     }
     return find_slowly(reader, key, key_size, hash, record, error);
+}
+
+odm_status odm__reader_try_find(struct reader *reader, const void *key, size_t key_size, uint64_t hash,
+                                const struct record_header **record)
+{
+    uint64_t word = odm__index_word_at_once(&reader->index, hash);
+    if (word >> WORD_LOCATION_SHIFT > reader->index.limit) return ODM_WOULD_BLOCK;
+    uint64_t slot;
+    enum find_outcome outcome = find_in(reader, word, key, key_size, hash, &slot, record);
+    if (outcome > FIND_MISS || odm__reader_is_stale(reader) || reader->verify) return ODM_WOULD_BLOCK;
+    return outcome == FIND_HIT ? ODM_OK : ODM_NOT_FOUND;
 }

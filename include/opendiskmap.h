@@ -72,6 +72,7 @@ typedef int32_t odm_status;
     X(ODM_EXISTS, 2, "the key is in the map already")                                                                     \
     X(ODM_DONE, 3, "nothing is left to do")                                                                               \
     X(ODM_CONFLICT, 4, "the entry is no longer at that version")                                                          \
+    X(ODM_WOULD_BLOCK, 5, "the call would have to lock, or to ask the operating system")                                  \
     X(ODM_E_INVALID, -1, "an argument is not valid")                                                                      \
     X(ODM_E_IO, -2, "the operating system reported an error")                                                             \
     X(ODM_E_NO_SPACE, -3, "the disk, a quota or a file size limit is full")                                               \
@@ -312,6 +313,15 @@ ODM_API odm_status odm_last_error(const odm_map *map, odm_error *error);
  *   ODM_E_TOO_BIG     the key
  *   ODM_E_NO_MEMORY, ODM_E_IO   a log file could not be mapped */
 ODM_API odm_status odm_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size);
+
+/* odm_get for who must not be kept, such as a scheduler of threads of its own: locks nothing, makes no system call, and needs at most 2 KiB of
+ * stack. Only where the pages it looks at are not in memory it waits for the disk, as every load does.
+ *
+ *   ODM_OK, ODM_NOT_FOUND
+ *   ODM_WOULD_BLOCK   nothing was looked up: call odm_get, which also tells of errors. Seldom: where others have changed
+ *                     files since this handle's last call, or it has not met this part of the map yet; and always with
+ *                     ODM_VERIFY_READS */
+ODM_API odm_status odm_try_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size);
 
 /* Sets key's value, whether the key was there or not. When it returns ODM_OK every get by any process sees it, and it
  * survives the death of this process; power loss only after a sync.

@@ -36,6 +36,7 @@ exports[] = {
     {"odm_refresh", "i:p", false},
     {"odm_last_error", "i:pp", false},
     {"odm_get", "i:ppzpp", false},
+    {"odm_try_get", "i:ppzpp", false},
     {"odm_put", "i:ppzpz", false},
     {"odm_remove", "i:ppz", false},
     {"odm_clear", "i:pp", false},
@@ -197,6 +198,7 @@ static void one_key(void *map)
     CHECK(STATUS("odm_put", P(map), P("red"), N(3), P("#f00"), N(4)) == OK);
     CHECK(STATUS("odm_get", P(map), P("red"), N(3), P(&value), P(&size)) == OK);
     CHECK(size == 4 && memcmp(value, "#f00", 4) == 0 && (uintptr_t)value % 8 == 0);
+    CHECK(STATUS("odm_try_get", P(map), P("red"), N(3), P(&value), P(&size)) == OK && size == 4);
     CHECK(STATUS("odm_get", P(map), P("red"), N(3), P(NULL), P(NULL)) == OK);
     CHECK(CALL("odm_count", P(map)).u64 == 1);
     CHECK(STATUS("odm_remove", P(map), P("red"), N(3)) == OK);

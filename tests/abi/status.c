@@ -39,7 +39,7 @@ int main(void)
 #define CHECK(name, code, message) check_status(name, code, #name, message);
     ODM_STATUS_LIST(CHECK)
 #undef CHECK
-    check_unknown(ODM_CONFLICT + 1);
+    check_unknown(ODM_WOULD_BLOCK + 1);
     check_unknown(ODM_E_UNSUPPORTED - 1);
     check_unknown(INT32_MAX);
     check_unknown(INT32_MIN);

@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 #include "map.h"
@@ -344,6 +345,142 @@ Test(reader, an_index_that_says_it_is_bigger_than_its_file_is_corrupt)
     expect_status(odm_get(map, "key 1", 5, NULL, NULL), ODM_E_CORRUPT);
     odm_close(map);
 }
+
+/* ---- gets that must not block -------------------------------------------------------------------------------------- */
+
+/* Where odm_try_get decides, it decides as odm_get does: keys of all lengths, there or not, and probes of several lines. */
+Test(reader, a_try_finds_what_a_get_finds)
+{
+    odm_map *map = open_map(temp_map_path(), .stripes = 1);
+    char key[400];
+    for (unsigned size = 0; size < sizeof key; size += 2) {
+        memset(key, 'k', size);
+        ok(odm_put(map, key, size, &size, sizeof size));
+    }
+    for (unsigned size = 0; size < sizeof key; size++) {
+        memset(key, 'k', size);
+        const void *value = NULL, *tried = NULL;
+        size_t value_size = 0, tried_size = 0;
+        odm_status status = odm_get(map, key, size, &value, &value_size);
+        cr_assert_eq(status, size % 2 == 0 ? ODM_OK : ODM_NOT_FOUND);
+        expect_status(odm_try_get(map, key, size, &tried, &tried_size), status);
+        cr_assert_eq(tried, value);
+        cr_assert_eq(tried_size, value_size);
+    }
+    odm_close(map);
+}
+
+/* What it gives out is lent, as by odm_get: it stays through whatever others do. */
+Test(reader, what_a_try_gave_out_stays)
+{
+    odm_map *map = open_map(temp_map_path(), .stripes = 1), *writer;
+    ok(odm_dup(map, &writer, NULL));
+    put(map, "key", "first");
+    expect_value(map, "key", "first");
+    ok(odm_refresh(map));
+    const void *value;
+    size_t size;
+    ok(odm_try_get(map, "key", 3, &value, &size));
+    for (unsigned round = 0; round < 10; round++) put_numbers(writer, 0, 100, round);
+    put(writer, "key", "second");
+    ok(odm_compact(writer, NULL, NULL));
+    expect_value(map, "key", "second");
+    cr_assert_arr_eq(value, "first", size);
+    odm_close(writer);
+    odm_close(map);
+}
+
+static unsigned calls_made;
+static int counted_open(int directory, const char *name, int flags, mode_t mode)
+{
+    calls_made++;
+    return real_os()->open(directory, name, flags, mode);
+}
+static void *counted_map(void *at, size_t size, int protection, int flags, int fd, off_t offset)
+{
+    calls_made++;
+    return real_os()->map(at, size, protection, flags, fd, offset);
+}
+
+static void expect_would_block(odm_map *map, const char *key, size_t key_size)
+{
+    const void *value = NULL;
+    size_t size = 0;
+    expect_status(odm_try_get(map, key, key_size, &value, &size), ODM_WOULD_BLOCK);
+    cr_assert_null(value);
+    cr_assert_eq(last_error_of(map).status, ODM_OK);
+}
+
+/* A segment the handle has not met, something recycled, an index that was superseded, reads that verify, and errors are odm_get's. */
+Test(reader, a_try_leaves_to_a_get_what_may_block)
+{
+    const char *path = temp_map_path();
+    odm_map *writer = open_map(path, .stripes = 1);
+    put_numbers(writer, 0, 150, 0);
+    odm_close(writer); // Or its segments, which handles share, would be mapped.
+    odm_map *map = open_map(path);
+    char key[NUMBER_TEXT_SIZE];
+    size_t size = number_key(3, key);
+    odm__os.open = counted_open;
+    odm__os.map = counted_map;
+    expect_would_block(map, key, size);
+    cr_assert_eq(calls_made, 0);
+    ok(odm_get(map, key, size, NULL, NULL));
+    cr_assert_gt(calls_made, 0);
+    odm__os = *real_os();
+    expect_numbers(map, 0, 150, 0);
+    ok(odm_try_get(map, key, size, NULL, NULL));
+
+    writer = open_map(path);
+    uint64_t recycled = atomic_load(&writer->reader.index.header->recycled);
+    for (unsigned round = 1; recycled == atomic_load(&writer->reader.index.header->recycled); round++) {
+        put_numbers(writer, round * 100, round * 100 + 100, 0);
+    }
+    expect_would_block(map, key, size);
+    ok(odm_get(map, key, size, NULL, NULL));
+    ok(odm_try_get(map, key, size, NULL, NULL));
+
+    expect_would_block(map, NULL, 1);
+    expect_would_block(map, key, (size_t)ODM_KEY_SIZE_MAX + 1);
+    expect_status(odm_try_get(NULL, key, size, NULL, NULL), ODM_E_INVALID);
+    odm_close(map);
+    map = open_map(path, .flags = ODM_VERIFY_READS);
+    ok(odm_get(map, key, size, NULL, NULL));
+    expect_would_block(map, key, size);
+    odm_close(map);
+    odm_close(writer);
+}
+
+#if defined __OPTIMIZE__ && !defined __SANITIZE_ADDRESS__ && !defined __SANITIZE_THREAD__
+static odm_map *tried_map;
+static void try_keys_of_all_lengths(void)
+{
+    static const char key[1000];
+    for (unsigned size = 0; size < sizeof key; size++) (void)odm_try_get(tried_map, key, size, NULL, NULL);
+}
+
+/* The header promises 2 KiB of stack, to callers who have no more. A stack of our own shows how far down it was written to. */
+Test(reader, a_try_needs_little_stack)
+{
+    enum { STACK_SIZE = 1 << 16 };
+    static unsigned char stack[STACK_SIZE];
+    memset(stack, 0xa5, sizeof stack);
+    tried_map = open_map(temp_map_path());
+    char key[1000] = {0};
+    for (unsigned size = 0; size < sizeof key; size += 3) ok(odm_put(tried_map, key, size, NULL, 0));
+    ucontext_t here, there;
+    cr_assert_eq(getcontext(&there), 0);
+    there.uc_stack.ss_sp = stack;
+    there.uc_stack.ss_size = sizeof stack;
+    there.uc_link = &here;
+    makecontext(&there, try_keys_of_all_lengths, 0);
+    cr_assert_eq(swapcontext(&here, &there), 0);
+    size_t untouched = 0;
+    while (untouched < sizeof stack && stack[untouched] == 0xa5) untouched++;
+    cr_assert_lt(sizeof stack - untouched, 2048);
+    odm_close(tried_map);
+}
+#endif
 
 /* ---- what other clients recycle ------------------------------------------------------------------------------------ */
 

@@ -23,7 +23,7 @@ Test(status, names_and_messages_are_those_of_the_list)
         cr_assert_not_null(odm_status_message(status));
         known += strcmp(odm_status_name(status), "unknown status") != 0;
     }
-    cr_assert_eq(known, 16);
+    cr_assert_eq(known, 17);
     cr_assert_str_eq(odm_status_name(INT32_MIN), "unknown status");
     cr_assert_str_eq(odm_status_message(INT32_MAX), "unknown status");
 }

@@ -5,7 +5,7 @@ return {
     minor = 0,
     text = [[
 typedef int32_t odm_status;
-enum { ODM_OK = 0, ODM_NOT_FOUND = 1, ODM_EXISTS = 2, ODM_DONE = 3, ODM_CONFLICT = 4, ODM_E_INVALID = -1, ODM_E_IO = -2, ODM_E_NO_SPACE = -3, ODM_E_NO_MEMORY = -4, ODM_E_CORRUPT = -5, ODM_E_VERSION = -6, ODM_E_READ_ONLY = -7, ODM_E_TOO_BIG = -8, ODM_E_MISMATCH = -9, ODM_E_BUSY = -10, ODM_E_UNSUPPORTED = -11, };
+enum { ODM_OK = 0, ODM_NOT_FOUND = 1, ODM_EXISTS = 2, ODM_DONE = 3, ODM_CONFLICT = 4, ODM_WOULD_BLOCK = 5, ODM_E_INVALID = -1, ODM_E_IO = -2, ODM_E_NO_SPACE = -3, ODM_E_NO_MEMORY = -4, ODM_E_CORRUPT = -5, ODM_E_VERSION = -6, ODM_E_READ_ONLY = -7, ODM_E_TOO_BIG = -8, ODM_E_MISMATCH = -9, ODM_E_BUSY = -10, ODM_E_UNSUPPORTED = -11, };
  const char *odm_status_name(odm_status status);
  const char *odm_status_message(odm_status status);
  uint32_t odm_version(void);
@@ -113,6 +113,7 @@ typedef struct odm_slice {
  odm_status odm_refresh(odm_map *map);
  odm_status odm_last_error(const odm_map *map, odm_error *error);
  odm_status odm_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size);
+ odm_status odm_try_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size);
  odm_status odm_put(odm_map *map, const void *key, size_t key_size, const void *value, size_t value_size);
  odm_status odm_remove(odm_map *map, const void *key, size_t key_size);
  odm_status odm_clear(odm_map *map, odm_error *error);
