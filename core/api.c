@@ -245,31 +245,40 @@ static __attribute__((noinline)) odm_status get(odm_map *map, const void *key, s
     return status == ODM_OK ? lend(map, record, key_size, value, value_size) : status;
 }
 
-/* The common case first, without a call and so without a register to save: the fewer instructions a get has, the more gets
- * does the processor have on their way to memory at a time. All others begin anew. */
+/* The common case, without a call and so without a register to save: the fewer instructions a get has, the more gets does the
+ * processor have on their way to memory at a time. NULL: begin anew. */
+static inline const struct record_header *find_short(odm_map *map, const void *key, size_t key_size)
+{
+    if (__builtin_expect(map == NULL || key == NULL || key_size - 1 >= HASH_SHORT_MAX, 0)) return NULL;
+    uint64_t hash = hash_key(key, key_size, map->reader.seed);
+    return odm__reader_find_at_once(&map->reader, key, key_size, hash);
+}
+
 __attribute__((flatten)) odm_status odm_get(odm_map *map, const void *key, size_t key_size, const void **value,
                                             size_t *value_size)
 {
-    if (__builtin_expect(map != NULL && key != NULL && key_size - 1 < HASH_SHORT_MAX, 1)) {
-        uint64_t hash = hash_key(key, key_size, map->reader.seed);
-        const struct record_header *record = odm__reader_find_at_once(&map->reader, key, key_size, hash);
-        if (__builtin_expect(record != NULL, 1)) return lend(map, record, key_size, value, value_size);
-    }
+    const struct record_header *record = find_short(map, key, key_size);
+    if (__builtin_expect(record != NULL, 1)) return lend(map, record, key_size, value, value_size);
     return get(map, key, key_size, value, value_size);
+}
+
+static __attribute__((noinline)) odm_status try_get(odm_map *map, const void *key, size_t key_size, const void **value,
+                                                    size_t *value_size)
+{
+    if (map == NULL) return ODM_E_INVALID;
+    if (!key_is_fine(map, key, key_size)) return ODM_WOULD_BLOCK; // odm_get says what is wrong.
+    const struct record_header *record;
+    uint64_t hash = hash_key(key, key_size, map->reader.seed);
+    odm_status status = odm__reader_try_find(&map->reader, key, key_size, hash, &record);
+    return status == ODM_OK ? lend(map, record, key_size, value, value_size) : status;
 }
 
 __attribute__((flatten)) odm_status odm_try_get(odm_map *map, const void *key, size_t key_size, const void **value,
                                                 size_t *value_size)
 {
-    if (map == NULL) return ODM_E_INVALID;
-    if (!key_is_fine(map, key, key_size)) return ODM_WOULD_BLOCK; // odm_get says what is wrong.
-    uint64_t hash = hash_key(key, key_size, map->reader.seed);
-    const struct record_header *record = odm__reader_find_at_once(&map->reader, key, key_size, hash);
-    if (__builtin_expect(record == NULL, 0)) {
-        odm_status status = odm__reader_try_find(&map->reader, key, key_size, hash, &record);
-        if (status != ODM_OK) return status;
-    }
-    return lend(map, record, key_size, value, value_size);
+    const struct record_header *record = find_short(map, key, key_size);
+    if (__builtin_expect(record != NULL, 1)) return lend(map, record, key_size, value, value_size);
+    return try_get(map, key, key_size, value, value_size);
 }
 
 odm_status odm_entry_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size,

@@ -314,12 +314,12 @@ ODM_API odm_status odm_last_error(const odm_map *map, odm_error *error);
  *   ODM_E_NO_MEMORY, ODM_E_IO   a log file could not be mapped */
 ODM_API odm_status odm_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size);
 
-/* odm_get for who must not be kept, such as a scheduler of threads of its own: locks nothing, makes no system call, and needs at most 2 KiB of
- * stack. Only where the pages it looks at are not in memory it waits for the disk, as every load does.
+/* odm_get for callers that must not be kept, such as schedulers of threads of their own: locks nothing, makes no system
+ * call, needs less than 1 KiB of stack. It waits for the disk only as any load does: where a page is not in memory.
  *
  *   ODM_OK, ODM_NOT_FOUND
- *   ODM_WOULD_BLOCK   nothing was looked up: call odm_get, which also tells of errors. Seldom: where others have changed
- *                     files since this handle's last call, or it has not met this part of the map yet; and always with
+ *   ODM_WOULD_BLOCK   nothing was looked up: call odm_get, which also tells of errors. Seldom: where others have recycled
+ *                     space since this handle's last call, or it meets a part of the map for the first time. Always with
  *                     ODM_VERIFY_READS */
 ODM_API odm_status odm_try_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size);
 

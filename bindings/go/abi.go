@@ -2,7 +2,7 @@
 
 package opendiskmap
 
-// The one file that calls C. Each call of the C interface has a shim here and a Go function that hides C's types.
+// What calls C, but for lanes.go. Each call of the C interface has a shim here and a Go function that hides C's types.
 //
 // The shims look as they do because a cgo call must not allocate and must cost as little as it can: a handle crosses as
 // uintptr_t, because cgo keeps pointers to incomplete structs on the heap; bytes cross as char *, because cgo searches a
@@ -13,7 +13,6 @@ package opendiskmap
 
 /*
 #cgo noescape odm_go_get
-#cgo noescape odm_go_has
 #cgo noescape odm_go_put
 #cgo noescape odm_go_remove
 #cgo noescape odm_go_entry_get
@@ -24,7 +23,6 @@ package opendiskmap
 #cgo noescape odm_go_iter_next_many
 #cgo noescape odm_go_refresh
 #cgo nocallback odm_go_get
-#cgo nocallback odm_go_has
 #cgo nocallback odm_go_put
 #cgo nocallback odm_go_remove
 #cgo nocallback odm_go_entry_get
@@ -118,11 +116,6 @@ static odm_status odm_go_get(uintptr_t handle, const char *key, size_t key_size)
     odm_status status = odm_get(odm_go_begin(handle), key, key_size, &h->value, &h->value_size);
     if (status == ODM_OK) odm_go_fetch(h->value, h->value_size);
     return status;
-}
-
-static odm_status odm_go_has(uintptr_t handle, const char *key, size_t key_size)
-{
-    return odm_get(odm_go_begin(handle), key, key_size, NULL, NULL);
 }
 
 static odm_status odm_go_put(uintptr_t handle, const char *key, size_t key_size, const char *value, size_t value_size)
@@ -365,8 +358,6 @@ func (n native) get(key span) (value []byte, code Code) {
 
 // found is the value that the last get or entryGet found.
 func (n native) found() []byte { return unsafe.Slice((*byte)(n.out.value), int(n.out.value_size)) }
-
-func (n native) has(key span) Code { return Code(C.odm_go_has(n.c, key.c(), key.n())) }
 
 func (n native) put(key, value span) Code {
 	return Code(C.odm_go_put(n.c, key.c(), key.n(), value.c(), value.n()))

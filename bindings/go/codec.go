@@ -186,16 +186,19 @@ func newCoder[T any](codec Codec[T]) (coder[T], error) {
 	return c, nil
 }
 
+// asIs is the encoding of *value, where it lies. The form is not encoded.
+func (c *coder[T]) asIs(value *T) span {
+	if c.form == inPlace {
+		return span{(*byte)(unsafe.Pointer(value)), int(unsafe.Sizeof(*value))}
+	}
+	// A string, or bytes, as newCoder has seen: both begin with where they lie and their size.
+	return *(*span)(unsafe.Pointer(value))
+}
+
 // encode gives the encoding of *value: where it lies, or in *scratch.
 func (c *coder[T]) encode(value *T, scratch *[]byte) (span, error) {
-	switch c.form {
-	case inPlace:
-		return span{(*byte)(unsafe.Pointer(value)), int(unsafe.Sizeof(*value))}, nil
-	case asString:
-		s := *(*string)(unsafe.Pointer(value)) // T is string: newCoder has seen its codec.
-		return span{unsafe.StringData(s), len(s)}, nil
-	case asBytes:
-		return spanOf(*(*[]byte)(unsafe.Pointer(value))), nil
+	if c.form != encoded {
+		return c.asIs(value), nil
 	}
 	bytes, err := c.codec.Append((*scratch)[:0], *value)
 	if err != nil {

@@ -249,31 +249,52 @@ func TestAForgottenMapIsClosed(t *testing.T) {
 	}
 }
 
-// An idle handle keeps the log files in which lies what it gave out last, until those who call have it let go of them.
+// Idle handles and lanes keep the log files in which lies what they gave out last, until those who call have them let go.
 func TestIdleHandlesPinNothingForLong(t *testing.T) {
-	m := overwritten(t)
-	_, err := m.View(1, func([]byte) error { // Another handle, which gives out a value and is idle from then on.
-		_, _, err := m.Get(2)
-		return err
-	})
-	must(t, err)
-	for k := range uint64(500) {
-		must(t, m.Put(k, strings.Repeat("w", 200)))
-	}
-	supported(t, m.Compact(t.Context(), nil))
-	pinned := func() uint64 {
-		stat, err := m.Stat()
-		must(t, err)
-		return stat.UnlinkedBytes
-	}
-	before := pinned()
-	for range 2 * sweepEvery {
-		_, _, err := m.Get(1)
-		must(t, err)
-	}
-	// What the engine itself keeps mapped, a few small files, is not ours to end.
-	if after := pinned(); before < 1<<20 || after > before/4 {
-		t.Fatalf("unlinked bytes that are still mapped: %d, then %d", before, after)
+	for name, look := range map[string]func(m *Map[uint64, string]){
+		"a lane": func(m *Map[uint64, string]) {
+			runtime.LockOSThread() // Of a thread that is busy with something else from then on.
+			for k := range uint64(500) {
+				m.Has(k)
+			}
+		},
+		"a handle": func(m *Map[uint64, string]) {
+			m.View(1, func([]byte) error { // The lane is taken,
+				m.View(2, func([]byte) error { // so is the first handle,
+					for k := range uint64(500) { // and this is the second, that is idle from then on.
+						m.Has(k)
+					}
+					return nil
+				})
+				return nil
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := overwritten(t)
+			looked, done := make(chan bool), make(chan bool)
+			defer close(done)
+			go func() { look(m); looked <- true; <-done }()
+			<-looked
+			for k := range uint64(500) {
+				must(t, m.Put(k, strings.Repeat("w", 200)))
+			}
+			supported(t, m.Compact(t.Context(), nil))
+			pinned := func() uint64 {
+				stat, err := m.Stat()
+				must(t, err)
+				return stat.UnlinkedBytes
+			}
+			before := pinned()
+			for range 4 * sweepEvery {
+				_, _, err := m.Get(1)
+				must(t, err)
+			}
+			// What the engine itself keeps mapped, a few small files, is not ours to end.
+			if after := pinned(); before < 1<<18 || after > before/4 {
+				t.Fatalf("unlinked bytes that are still mapped: %d, then %d", before, after)
+			}
+		})
 	}
 }
 

@@ -46,4 +46,7 @@
 //
 // The engine is C, called through cgo: a C compiler is needed to build, CGO_ENABLED must be 1, and it runs on 64-bit
 // little-endian Linux only. A call costs some 40 ns more than from C, which is why there are [Map.GetMany] and [Batch].
+//
+// On amd64 [Map.Get], [Map.View] and [Map.Has] mostly go without cgo, by assembly of the package internal/direct; the build tag
+// opendiskmap_cgo_only has them go through it, too.
 package opendiskmap

@@ -45,6 +45,7 @@ type store struct {
 	closed atomic.Bool
 	mu     sync.Mutex // owns root
 	root   native     // is duplicated, and used for nothing else
+	lanes  *lanes     // nil: there are none
 }
 
 func newStore(path string, root native) *store {
@@ -153,6 +154,7 @@ func (s *store) sweep() {
 	if s.mu.TryLock() {
 		if !s.closed.Load() {
 			s.root.refresh()
+			s.sweepLanesLocked()
 		}
 		s.mu.Unlock()
 	}
@@ -181,6 +183,7 @@ func (s *store) close() error {
 		}
 		worst = min(worst, s.shutIdle(h))
 	}
+	worst = min(worst, s.closeLanesLocked())
 	worst = min(worst, s.root.close())
 	if worst < 0 {
 		return &Error{Op: "close", Path: s.path, Code: worst}

@@ -2,6 +2,7 @@ package opendiskmap
 
 import (
 	"bytes"
+	"cmp"
 	"runtime"
 	"unsafe"
 )
@@ -11,6 +12,7 @@ import (
 // Methods copy: what they return is the caller's. View and Walk.Slices are the exceptions, and say so.
 type Map[K, V any] struct {
 	store   *store
+	lanes   *lanes // nil: look-ups need handles
 	keys    coder[K]
 	values  coder[V]
 	cleanup runtime.Cleanup
@@ -59,6 +61,10 @@ func open[K, V any](path *string, key Codec[K], value Codec[V], opts *Options) (
 		name = *path
 	}
 	m := &Map[K, V]{store: newStore(name, root), keys: keys, values: values}
+	m.store.openLanes(opts)
+	if keys.form != encoded {
+		m.lanes = m.store.lanes
+	}
 	// For maps that are forgotten; calls on their way keep their handles all the same.
 	m.cleanup = runtime.AddCleanup(m, func(s *store) { s.close() }, m.store)
 	return m, nil
@@ -81,26 +87,18 @@ func (m *Map[K, V]) Path() string { return m.store.path }
 //
 // Get waits for nobody, whatever other goroutines and processes are writing.
 func (m *Map[K, V]) Get(key K) (value V, ok bool, err error) {
-	h, err := m.store.take()
-	if err != nil {
+	l := m.lookUp(&key)
+	if l == nil {
+		return m.getByHandle(&key)
+	}
+	defer m.store.giveLane(l)
+	if Code(l.status) != OK {
+		return value, false, m.store.notFoundBy("get", l)
+	}
+	if err := m.values.decode(foundBy(l), &value); err != nil {
 		return value, false, m.store.refused("get", err)
 	}
-	defer m.store.give(h)
-	k, err := m.keys.encode(&key, &h.key)
-	if err != nil {
-		return value, false, m.store.refused("get", err)
-	}
-	found, code := h.get(k)
-	switch code {
-	case OK:
-		if err = m.values.decode(found, &value); err != nil {
-			return value, false, m.store.refused("get", err)
-		}
-		return value, true, nil
-	case ErrNotFound:
-		return value, false, nil
-	}
-	return value, false, m.store.failed("get", h, code)
+	return value, true, nil
 }
 
 // View calls fn with the bytes of key's value as they lie in the map, 8-byte aligned, without a copy. ok is false, and fn is
@@ -108,45 +106,76 @@ func (m *Map[K, V]) Get(key K) (value V, ok bool, err error) {
 //
 // The bytes must not be written to: that ends the program. They are valid, and do not change, until fn returns, whoever
 // overwrites or removes the key meanwhile; fn itself may do so, too.
-func (m *Map[K, V]) View(key K, fn func(value []byte) error) (ok bool, err error) {
-	h, err := m.store.take()
-	if err != nil {
-		return false, m.store.refused("view", err)
+func (m *Map[K, V]) View(key K, fn func(value []byte) error) (bool, error) {
+	l := m.lookUp(&key)
+	if l == nil {
+		return m.viewByHandle(&key, fn)
 	}
-	defer m.store.give(h)
-	k, err := m.keys.encode(&key, &h.key)
-	if err != nil {
-		return false, m.store.refused("view", err)
+	defer m.store.giveLane(l)
+	if Code(l.status) != OK {
+		return false, m.store.notFoundBy("view", l)
 	}
-	found, code := h.get(k)
-	switch code {
-	case OK:
-		return true, fn(found)
-	case ErrNotFound:
-		return false, nil
-	}
-	return false, m.store.failed("view", h, code)
+	return true, fn(foundBy(l))
 }
 
 // Has tells whether key is in the map.
 func (m *Map[K, V]) Has(key K) (bool, error) {
+	l := m.lookUp(&key)
+	if l == nil {
+		return m.readByHandle("has", &key, func([]byte) error { return nil })
+	}
+	defer m.store.giveLane(l)
+	if Code(l.status) != OK {
+		return false, m.store.notFoundBy("has", l)
+	}
+	return true, nil
+}
+
+func (m *Map[K, V]) getByHandle(key *K) (value V, ok bool, err error) {
+	ok, err = m.readByHandle("get", key, func(found []byte) error { return m.values.decode(found, &value) })
+	return value, ok, err
+}
+
+func (m *Map[K, V]) viewByHandle(key *K, fn func(value []byte) error) (bool, error) {
+	var fromFn error
+	ok, err := m.readByHandle("view", key, func(found []byte) error { fromFn = fn(found); return nil })
+	return ok, cmp.Or(err, fromFn)
+}
+
+// lookUp looks key up by a lane that giveLane must give back; nil: it needs a handle, for the call or for the key's encoding.
+func (m *Map[K, V]) lookUp(key *K) *lane {
+	if m.lanes == nil {
+		return nil
+	}
+	k := m.keys.asIs(key)
+	if l := lookUpDirectly(m.lanes, k); l != nil {
+		return l
+	}
+	return m.store.lookUpThroughCgo(k)
+}
+
+// readByHandle looks key up by a handle, and calls fn with its value. An error of fn's is the value's encoding.
+func (m *Map[K, V]) readByHandle(op string, key *K, fn func(found []byte) error) (ok bool, err error) {
 	h, err := m.store.take()
 	if err != nil {
-		return false, m.store.refused("has", err)
+		return false, m.store.refused(op, err)
 	}
 	defer m.store.give(h)
-	k, err := m.keys.encode(&key, &h.key)
+	k, err := m.keys.encode(key, &h.key)
 	if err != nil {
-		return false, m.store.refused("has", err)
+		return false, m.store.refused(op, err)
 	}
-	switch code := h.has(k); code {
+	found, code := h.get(k)
+	switch code {
 	case OK:
+		if err := fn(found); err != nil {
+			return false, m.store.refused(op, err)
+		}
 		return true, nil
 	case ErrNotFound:
 		return false, nil
-	default:
-		return false, m.store.failed("has", h, code)
 	}
+	return false, m.store.failed(op, h, code)
 }
 
 // Put sets the value of key. When it has returned, every Get in any process sees it, and it survives the death of this one;

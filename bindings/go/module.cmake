@@ -34,7 +34,7 @@ file(WRITE ${package}/opendiskmap.c "//go:build !opendiskmap_system\n\n${engine}
 
 file(GLOB sources ${binding}/*.go)
 list(REMOVE_ITEM sources ${binding}/link_repository.go)
-file(COPY ${sources} ${binding}/go.mod ${binding}/README.md DESTINATION ${package})
+file(COPY ${sources} ${binding}/internal ${binding}/go.mod ${binding}/README.md DESTINATION ${package})
 file(WRITE ${package}/link_embedded.go [=[
 //go:build !opendiskmap_system
 

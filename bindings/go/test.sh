@@ -3,6 +3,7 @@
 #   sh test.sh <go, or empty> <build folder> <method> [<argument>...]
 #
 #   test, race, cgocheck      go test: plainly, with the race detector, with both checks of what is passed to C
+#   cgo_only                  go test: without direct calls
 #   module <cmake> <xxhash>   packs the module, then gets and uses it in an empty folder
 #   unsupported               the message that somebody without cgo gets
 #   format, vet               of the binding, its examples and its benchmark
@@ -130,6 +131,7 @@ unicode() {
 case $method in
     test) go_test ;;
     race) go_test -race ;;
+    cgo_only) go_test -tags opendiskmap_cgo_only ;;
     cgocheck) GODEBUG=cgocheck=1 GOEXPERIMENT=cgocheck2 go_test ;;
     module) module "$@" ;;
     unsupported) unsupported ;;
