@@ -11,7 +11,7 @@ package opendiskmap
 //
 // Who wants lanes that nobody has taken (sweep, close) bars them and then has every thread of the process pass a memory barrier.
 // From then on whoever takes one sees the bar, and gives up; and whoever gives one back either did so before, which is seen here, or sees
-// the bar afterwards. The other side pays for it, so to say: two stores and a load each, in the order of the program.
+// the bar afterwards. tests/protocol/lanes.pml is a model of this, with what goes wrong where a step is left out.
 
 /*
 #cgo noescape odm_go_lane_get
@@ -296,6 +296,8 @@ func lookUpDirectly(lanes *lanes, key span) *lane {
 func (s *store) lookUpThroughCgo(key span) *lane {
 	got := C.odm_go_lane_get(s.lanes, key.c(), key.n())
 	switch {
+	case got.lane == nil && s.closed.Load():
+		s.closeLane() // Close may have seen it taken, before whoever took it saw the bar and gave up.
 	case bool(got.open):
 		s.openLane()
 	case got.lane != nil && bool(got.lane.sweep):
@@ -304,14 +306,11 @@ func (s *store) lookUpThroughCgo(key span) *lane {
 	return got.lane
 }
 
-// openLane gives the thread that this happens to run on a lane, unless it has one. If the map was closed meanwhile, then whoever
-// closed it may have seen a lane taken by somebody who gave up when he saw the bar.
+// openLane gives the thread that this happens to run on a lane, unless it has one.
 func (s *store) openLane() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed.Load() {
-		C.odm_go_lanes_close(s.lanes)
-	} else {
+	if !s.closed.Load() {
 		C.odm_go_lane_open(s.lanes, s.root.out._map)
 	}
 }

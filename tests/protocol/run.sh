@@ -60,4 +60,7 @@ done
 check lock 0 -DTRIES=2
 [ -z "$long" ] || check lock 0 -DTRIES=3
 for mutant in NO_INCARNATION OWN_NUMBER BLIND_TAKE NO_DIRTY CLAIM_FIRST STEAL; do check lock 1 -D$mutant; done
+check lanes 0 -DLOOKUPS=3
+[ -z "$long" ] || check lanes 0 -DLOOKUPS=5
+for mutant in NO_BARRIER NO_BAR GIVER_BLIND TAKER_BLIND UNBAR_CLOSED; do check lanes 1 -D$mutant; done
 exit $failed
