@@ -315,12 +315,13 @@ ODM_API odm_status odm_last_error(const odm_map *map, odm_error *error);
 ODM_API odm_status odm_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size);
 
 /* odm_get for callers that must not be kept, such as schedulers of threads of their own: locks nothing, makes no system
- * call, needs less than 1 KiB of stack. It waits for the disk only as any load does: where a page is not in memory.
+ * call, needs less than 1 KiB of stack (if built with optimization). It waits for the disk only as any load does: where a
+ * page is not in memory.
  *
  *   ODM_OK, ODM_NOT_FOUND
  *   ODM_WOULD_BLOCK   nothing was looked up: call odm_get, which also tells of errors. Seldom: where others have recycled
- *                     space since this handle's last call, or it meets a part of the map for the first time. Always with
- *                     ODM_VERIFY_READS */
+ *                     space since this handle's last call, it meets a part of the map for the first time, or thousands of
+ *                     keys have nearly the same hash. Always with ODM_VERIFY_READS */
 ODM_API odm_status odm_try_get(odm_map *map, const void *key, size_t key_size, const void **value, size_t *value_size);
 
 /* Sets key's value, whether the key was there or not. When it returns ODM_OK every get by any process sees it, and it

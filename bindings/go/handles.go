@@ -6,7 +6,7 @@ import (
 	"unsafe"
 )
 
-// A handle of the C interface is used by one thread at a time, so every call borrows one from its map's store. Two
+// A handle of the C interface is used by one thread at a time, so a call borrows one from its map's store, if lanes.go has none for it. Two
 // goroutines that run side by side must not wait for one another's cache lines when they do: hence the hints.
 
 const (

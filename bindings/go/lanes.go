@@ -30,17 +30,20 @@ package opendiskmap
 
 enum {
     ODM_GO_LANES = 64,
-    ODM_GO_DIRECT_CALLS = 1023, // until one through cgo, which refreshes the handle; one in 64 costs a quarter of a look-up
+    ODM_GO_DIRECT_CALLS = 1024, // until one through cgo, which refreshes the handle; one in 64 costs a quarter of a look-up
+    ODM_GO_FIRST_CALLS = 16,    // likewise, until it is known that the thread need not wait for the disk; then twice as many each time
     ODM_GO_COLD_CALLS = 4096,   // through cgo, after a thread had to wait for the disk
-    ODM_GO_SWEEP_REFRESHES = 4, // of a lane, until it is time to sweep
+    ODM_GO_SWEEP_CALLS = 4096,  // of a lane, until it is time to sweep
+    ODM_GO_KEY_SIZE_MAX = 1024, // longer ones take too long
 };
 
 typedef struct {
     odm_map *map;        // NULL: none yet, or closed
     uint32_t busy;       // taken
     uint32_t direct;     // calls that may be direct until the next through cgo; 0 if there is no map, or it is cold
+    uint32_t run;        // how many it was last
     uint32_t cold;       // calls through cgo until that ends
-    uint32_t refreshes;
+    uint32_t calls;      // direct ones, since it was time to sweep
     int64_t faults;      // of its thread, that waited for the disk
     // What the last look-up found.
     odm_status status;
@@ -64,6 +67,9 @@ static pthread_key_t odm_go_key;
 
 static void odm_go_number_give(void *number)
 {
+    // The thread may call Go even now, from destructors of others.
+    odm_go_number = 0;
+    odm_go_numberless = UINT32_MAX;
     // Release: partner of the acquire of the thread that has it next, and with it the lanes.
     __atomic_fetch_and(&odm_go_numbers, ~(UINT64_C(1) << (uintptr_t)number), __ATOMIC_RELEASE);
 }
@@ -107,10 +113,11 @@ static inline __attribute__((always_inline)) bool odm_go_lane_take(odm_go_lanes 
     return false;
 }
 
-static void odm_go_lanes_bar(odm_go_lanes *lanes)
+// False: there was no barrier, so nothing is known of any lane.
+static bool odm_go_lanes_bar(odm_go_lanes *lanes)
 {
     __atomic_store_n(&lanes->barred, 1, __ATOMIC_SEQ_CST);
-    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+    return syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) == 0;
 }
 
 // Whether nobody has, or will have, this lane of lanes that are barred. Whoever finds the bar gives back what he had taken.
@@ -121,8 +128,8 @@ static bool odm_go_lane_is_idle(odm_go_lane *lane)
 
 static void odm_go_lanes_sweep(odm_go_lanes *lanes)
 {
-    odm_go_lanes_bar(lanes);
-    for (odm_go_lane *lane = lanes->lanes; lane < lanes->lanes + ODM_GO_LANES; ++lane) {
+    bool known = odm_go_lanes_bar(lanes);
+    for (odm_go_lane *lane = lanes->lanes; known && lane < lanes->lanes + ODM_GO_LANES; ++lane) {
         if (odm_go_lane_is_idle(lane)) odm_refresh(lane->map);
     }
     // Release: a taker who sees that the bar is gone sees the handles as they are now.
@@ -133,7 +140,7 @@ static void odm_go_lanes_sweep(odm_go_lanes *lanes)
 static odm_status odm_go_lanes_close(odm_go_lanes *lanes)
 {
     odm_status worst = ODM_OK;
-    odm_go_lanes_bar(lanes);
+    if (!odm_go_lanes_bar(lanes)) return ODM_E_UNSUPPORTED; // They stay open.
     for (odm_go_lane *lane = lanes->lanes; lane < lanes->lanes + ODM_GO_LANES; ++lane) {
         if (!odm_go_lane_is_idle(lane)) continue;
         odm_status status = odm_close(lane->map);
@@ -145,11 +152,11 @@ static odm_status odm_go_lanes_close(odm_go_lanes *lanes)
 
 // Whether a function of C is compiled to what a direct call may call: sanitizers and no optimization make it need more stack.
 #if defined __has_feature
-#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer)
+#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) || __has_feature(thread_sanitizer)
 #define ODM_GO_SANITIZED
 #endif
 #endif
-#if defined __SANITIZE_ADDRESS__ || defined ODM_GO_SANITIZED || !defined __OPTIMIZE__
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__ || defined ODM_GO_SANITIZED || !defined __OPTIMIZE__
 enum { ODM_GO_DIRECT = false };
 #else
 enum { ODM_GO_DIRECT = true };
@@ -169,15 +176,30 @@ static odm_go_lanes *odm_go_lanes_new(void)
     return lanes;
 }
 
+// Whether the calling thread had to wait for the disk since it was asked last.
+static bool odm_go_lane_waited(odm_go_lane *lane)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_THREAD, &usage);
+    bool waited = usage.ru_majflt != lane->faults;
+    lane->faults = usage.ru_majflt;
+    return waited;
+}
+
 // Opens the calling thread's lane. The caller has root to himself, and keeps others from closing the lanes.
 static void odm_go_lane_open(odm_go_lanes *lanes, odm_map *root)
 {
     odm_go_number_take();
     odm_go_lane *lane = &lanes->lanes[odm_go_number];
     odm_map *map;
-    if (lane->map != NULL || odm_go_number == 0 || odm_dup(root, &map, NULL) != ODM_OK) return;
+    if (lane->map != NULL || odm_go_number == 0) return;
+    if (odm_dup(root, &map, NULL) != ODM_OK) {
+        lane->cold = ODM_GO_COLD_CALLS; // until it tries again
+        return;
+    }
     (void)odm_try_get(map, NULL, 0, NULL, NULL); // Now, so that the dynamic linker need not look for it in a direct call.
     lane->map = map;
+    (void)odm_go_lane_waited(lane);
 }
 
 // ---- looking up
@@ -190,15 +212,6 @@ static void odm_go_lane_fetch(const odm_go_lane *lane)
     __builtin_prefetch(value + 64);
     __builtin_prefetch(value + 128);
     __builtin_prefetch(value + lane->value_size - 1);
-}
-
-// Waiting for the disk is for calls that Go's scheduler knows of: so not directly for a while, if this thread had to lately.
-static void odm_go_lane_cool(odm_go_lane *lane)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_THREAD, &usage);
-    if (usage.ru_majflt != lane->faults) lane->cold = ODM_GO_COLD_CALLS;
-    lane->faults = usage.ru_majflt;
 }
 
 typedef struct {
@@ -216,8 +229,10 @@ static odm_go_lane_got odm_go_lane_get(odm_go_lanes *lanes, const char *key, siz
     }
     if (!odm_go_lane_take(lanes, lane)) return (odm_go_lane_got){NULL, false};
     if (lane->map == NULL) {
+        if (lane->cold > 0) --lane->cold;
+        bool open = lane->cold == 0;
         __atomic_store_n(&lane->busy, 0, __ATOMIC_RELEASE);
-        return (odm_go_lane_got){NULL, true};
+        return (odm_go_lane_got){NULL, open};
     }
     lane->sweep = false;
     if (lane->cold > 0) {
@@ -225,10 +240,16 @@ static odm_go_lane_got odm_go_lane_get(odm_go_lanes *lanes, const char *key, siz
         if (lane->cold % 64 == 0) odm_refresh(lane->map);
     } else if (lane->direct == 0) {
         odm_refresh(lane->map);
-        ++lane->refreshes;
-        lane->sweep = lane->refreshes % ODM_GO_SWEEP_REFRESHES == 0;
-        odm_go_lane_cool(lane);
-        if (lane->cold == 0) lane->direct = ODM_GO_DIRECT_CALLS;
+        // Waiting for the disk is for calls that Go's scheduler knows of.
+        bool waited = odm_go_lane_waited(lane);
+        if (waited) lane->cold = ODM_GO_COLD_CALLS;
+        lane->calls += lane->run;
+        lane->sweep = lane->calls >= ODM_GO_SWEEP_CALLS;
+        if (lane->sweep) lane->calls = 0;
+        lane->run = waited ? 0 : lane->run == 0 ? ODM_GO_FIRST_CALLS : lane->run < ODM_GO_DIRECT_CALLS ? lane->run * 2 : lane->run;
+        lane->direct = lane->run;
+    } else {
+        --lane->direct; // It would have blocked, or the key is long.
     }
     lane->status = odm_get(lane->map, key, key_size, &lane->value, &lane->value_size);
     return (odm_go_lane_got){lane, false};
@@ -238,7 +259,7 @@ static odm_go_lane_got odm_go_lane_get(odm_go_lanes *lanes, const char *key, siz
 static odm_go_lane *odm_go_lane_try_get(odm_go_lanes *lanes, const char *key, size_t key_size)
 {
     odm_go_lane *lane = &lanes->lanes[odm_go_number];
-    if (!odm_go_lane_take(lanes, lane)) return NULL;
+    if (__builtin_expect(key_size > ODM_GO_KEY_SIZE_MAX, 0) || !odm_go_lane_take(lanes, lane)) return NULL;
     if (__builtin_expect(lane->direct != 0, 1)) {
         --lane->direct;
         lane->status = odm_try_get(lane->map, key, key_size, &lane->value, &lane->value_size);
@@ -296,11 +317,11 @@ func lookUpDirectly(lanes *lanes, key span) *lane {
 func (s *store) lookUpThroughCgo(key span) *lane {
 	got := C.odm_go_lane_get(s.lanes, key.c(), key.n())
 	switch {
-	case got.lane == nil && s.closed.Load():
-		s.closeLane() // Close may have seen it taken, before whoever took it saw the bar and gave up.
 	case bool(got.open):
 		s.openLane()
-	case got.lane != nil && bool(got.lane.sweep):
+	case got.lane == nil:
+		s.closeLane() // If it gave up at the bar, then who closed may have seen it taken.
+	case bool(got.lane.sweep):
 		s.sweep()
 	}
 	return got.lane
@@ -325,13 +346,15 @@ func (s *store) giveLane(l *lane) {
 	}
 }
 
-// closeLane closes what is to be closed, for somebody who gave a lane back and found the bar.
+// closeLane closes what is to be closed, for somebody who gave a lane back and found the bar. Whoever closes the map later sees that it was
+// given back.
 func (s *store) closeLane() {
+	if !s.closed.Load() {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed.Load() {
-		C.odm_go_lanes_close(s.lanes)
-	}
+	C.odm_go_lanes_close(s.lanes)
 }
 
 func (s *store) sweepLanesLocked() {

@@ -147,6 +147,7 @@ func TestCloseWithinAView(t *testing.T) {
 
 // Close meets look-ups at every point of theirs: afterwards nothing is mapped.
 func TestCloseWhileLookUpsRun(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(12)) // Threads are interrupted anywhere, then.
 	for range 100 {
 		path := directory(t)
 		m, err := Open(path, U64, Str, nil)

@@ -2,8 +2,8 @@
  *
  * As in bindings/go/lanes.go: a lane belongs to a thread, which alone takes it, by plain stores; whoever has it gives it back, on this
  * thread or another. Sweep and close bar the lanes, have every thread pass a memory barrier, and then have all lanes that are not taken.
- * Whoever takes a lane and sees the bar gives it back at once; he, and whoever gives one back and sees the bar, closes what is left, under
- * the mutex, if the map was closed.
+ * Whoever takes a lane and sees the bar gives it back at once; he, and whoever gives one back and sees the bar, closes what is left, if
+ * the map was closed.
  *
  * A store waits in its thread's buffer until it is flushed, at any time (x86); loads look into the own buffer first. Thread 0
  * owns the lane and looks up LOOKUPS times; thread 1 gives back what a goroutine took on thread 0 before it was moved here.
@@ -49,9 +49,13 @@ inline close_idle() {
 }
 
 inline close_rest() {
-  atomic { !mutex -> mutex = true }
-  if :: closed -> close_idle() :: else fi;
-  mutex = false
+  if
+  :: closed ->
+       atomic { !mutex -> mutex = true }
+       close_idle();
+       mutex = false
+  :: else
+  fi
 }
 
 /* The value of a lane is read until here. */
@@ -78,7 +82,7 @@ active proctype owner() {
             :: barred ->
                  store(0, 0);
 #ifndef TAKER_BLIND
-                 if :: closed -> close_rest() :: else fi
+                 close_rest()
 #endif
             :: !barred ->
 #else

@@ -11,10 +11,11 @@
 //
 // What is relied upon is what Go says of assembly: its calling convention (ABI0) stays, and no stack moves and no collection looks at it while
 // assembly runs. Signals have a stack of their own, and where they meet code that Go has no tables for, the runtime preempts
-// nothing and profiles it as external code, as it does with all C. Nothing of the runtime's is called, read or linked to by name.
+// nothing and profiles it as external code, as it does with all C. Nothing of the runtime's is called, read or linked to by name. A memory
+// fault in the function ends the program, as it does in a call through cgo, but the trace does not show the callers.
 //
 // It is a package of its own because one that uses cgo can have no assembly. The build tag opendiskmap_cgo_only goes without it.
 package direct
 
-// StackBytes is what a function may use.
+// StackBytes is what a function may use. What look-ups call needs a fifth of it, or a third if nobody optimized it.
 const StackBytes = 4096
