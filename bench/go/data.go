@@ -4,10 +4,13 @@ import (
 	"log"
 	"math/rand/v2"
 	"strings"
+	"syscall"
+	"unsafe"
 )
 
 // The workload "seed" of bench/README.md: random letters and digits, keys of 1 to 25 bytes, values of 1 to 250. Keys lie in
-// memory in the order in which they are used, so that the benchmark's own cache misses are not measured.
+// memory in the order in which they are used, so that the benchmark's own cache misses are not measured; and outside of Go's heap, so that
+// the garbage collector, which runs because of the strings that engines return, does not spend its time on them.
 type data struct {
 	keys, values []string
 	order        []string // the keys, in another order
@@ -35,7 +38,7 @@ func makeData(n int) *data {
 		}
 		return string(bytes)
 	}
-	pool := text(1 << 19) // Values are slices of it: whoever puts one has just made it.
+	pool := outside(text(1 << 19)) // Values are slices of it: whoever puts one has just made it.
 	seen := make(map[string]bool, 2*n)
 	draw := func() []string {
 		keys := make([]string, n)
@@ -47,7 +50,7 @@ func makeData(n int) *data {
 		}
 		return packed(keys)
 	}
-	d := &data{keys: draw(), absent: draw(), values: make([]string, n)}
+	d := &data{keys: draw(), absent: draw(), values: stringsOutside(n)}
 	for i := range d.values {
 		at := random.IntN(len(pool) - valueSizeMax)
 		d.values[i] = pool[at : at+1+random.IntN(valueSizeMax)]
@@ -63,13 +66,32 @@ func makeData(n int) *data {
 
 // packed copies keys so that they lie side by side.
 func packed(keys []string) []string {
-	all := strings.Join(keys, "")
+	all := outside(strings.Join(keys, ""))
+	copies := stringsOutside(len(keys))
 	at := 0
 	for i, key := range keys {
-		keys[i] = all[at : at+len(key)]
+		copies[i] = all[at : at+len(key)]
 		at += len(key)
 	}
-	return keys
+	return copies
+}
+
+// outside copies a text to memory that Go does not manage; it stays until the process ends.
+func outside(text string) string {
+	memory := memoryOutside(len(text))
+	copy(memory, text)
+	return unsafe.String(&memory[0], len(text))
+}
+
+// stringsOutside is room for strings whose texts are outside, too.
+func stringsOutside(n int) []string {
+	return unsafe.Slice((*string)(unsafe.Pointer(&memoryOutside(n * int(unsafe.Sizeof("")))[0])), n)
+}
+
+func memoryOutside(size int) []byte {
+	memory, err := syscall.Mmap(-1, 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	check(err)
+	return memory
 }
 
 func (d *data) check(have sum) {

@@ -117,12 +117,6 @@ Test(backup, of_an_empty_map_is_an_empty_map)
     ok(odm_close(map));
 }
 
-static uint64_t told_ns;
-static uint64_t hasty_clock(void)
-{
-    return told_ns += 10 * UINT64_C(1000000000);
-}
-
 enum { IDS = 60, WRITES = 3000 };
 static struct test_write writes[WRITES];
 

@@ -936,12 +936,6 @@ static odm_map *outgrown(const char *path)
     return map;
 }
 
-static uint64_t hasty_clock(void)
-{
-    static uint64_t told_ns;
-    return told_ns += 10 * UINT64_C(1000000000);
-}
-
 /* The segment that the kernel reads ahead in, or NULL; there is one at most. */
 static struct segment *read_ahead_in(const odm_map *map)
 {

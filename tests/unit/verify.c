@@ -105,12 +105,6 @@ Test(verify, goes_on_where_it_was)
     ok(odm_close(map));
 }
 
-static uint64_t told_ns;
-static uint64_t hasty_clock(void)
-{
-    return told_ns += 10 * UINT64_C(1000000000);
-}
-
 /* A step that is late ends soon, wherever it is. Method: a clock on which every look is late. */
 Test(verify, ends_a_step_when_it_is_late)
 {
