@@ -9,8 +9,9 @@ import (
 )
 
 // The workload "seed" of bench/README.md: random letters and digits, keys of 1 to 25 bytes, values of 1 to 250. Keys lie in
-// memory in the order in which they are used, so that the benchmark's own cache misses are not measured; and outside of Go's heap, so that
-// the garbage collector, which runs because of the strings that engines return, does not spend its time on them.
+// memory in the order in which they are used, so that the benchmark's own cache misses are not measured; and outside of
+// Go's heap, so that the garbage collector, which runs because of the strings that engines return, does not spend its time
+// on them.
 type data struct {
 	keys, values []string
 	order        []string // the keys, in another order

@@ -6,8 +6,9 @@ import (
 	"unsafe"
 )
 
-// A handle of the C interface is used by one thread at a time, so a call borrows one from its map's store, if lanes.go has none for it. Two
-// goroutines that run side by side must not wait for one another's cache lines when they do: hence the hints.
+// A handle of the C interface is used by one thread at a time, so a call borrows one from its map's store, if lanes.go has
+// none for it. Two goroutines that run side by side must not wait for one another's cache lines when they do: hence the
+// hints.
 
 const (
 	handlesMax = 64 // calls of one map at a time; beyond, a call opens a handle of its own and closes it afterwards

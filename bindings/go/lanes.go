@@ -5,13 +5,14 @@ package opendiskmap
 // Look-ups by direct calls, where that is possible: on amd64, by handles that belong to threads.
 //
 // A lane is a handle of the C interface and what its last look-up found. Lane number n of a store is taken by the thread
-// with number n alone, within a direct call: so, with nobody else on that thread, taking it needs no locked instruction. Whoever has
-// taken it gives it back, on whatever thread he is by then, with a plain store. What direct calls must not do is done through cgo,
-// every so often and whenever odm_try_get says so.
+// with number n alone, within a direct call: so, with nobody else on that thread, taking it needs no locked instruction.
+// Whoever has taken it gives it back, on whatever thread he is by then, with a plain store. What direct calls must not do
+// is done through cgo, every so often and whenever odm_try_get says so.
 //
-// Who wants lanes that nobody has taken (sweep, close) bars them and then has every thread of the process pass a memory barrier.
-// From then on whoever takes one sees the bar, and gives up; and whoever gives one back either did so before, which is seen here, or sees
-// the bar afterwards. tests/protocol/lanes.pml is a model of this, with what goes wrong where a step is left out.
+// Who wants lanes that nobody has taken (sweep, close) bars them and then has every thread of the process pass a memory
+// barrier. From then on whoever takes one sees the bar, and gives up; and whoever gives one back either did so before,
+// which is seen here, or sees the bar afterwards. tests/protocol/lanes.pml is a model of this, with what goes wrong where a
+// step is left out.
 
 /*
 #cgo noescape odm_go_lane_get
@@ -150,7 +151,8 @@ static odm_status odm_go_lanes_close(odm_go_lanes *lanes)
     return worst;
 }
 
-// Whether a function of C is compiled to what a direct call may call: sanitizers and no optimization make it need more stack.
+// Whether a function of C is compiled to what a direct call may call: sanitizers and no optimization make it need more
+// stack.
 #if defined __has_feature
 #if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) || __has_feature(thread_sanitizer)
 #define ODM_GO_SANITIZED
@@ -204,8 +206,8 @@ static void odm_go_lane_open(odm_go_lanes *lanes, odm_map *root)
 
 // ---- looking up
 
-// Has the processor fetch a short value, of which the look-up has seen the beginning, while it goes back to Go. Without a branch
-// that depends on the size: it would wait for it.
+// Has the processor fetch a short value, of which the look-up has seen the beginning, while it goes back to Go. Without a
+// branch that depends on the size: it would wait for it.
 static void odm_go_lane_fetch(const odm_go_lane *lane)
 {
     const char *value = lane->value;
@@ -297,8 +299,8 @@ type (
 
 var tryGet = C.odm_go_lane_try_get_address()
 
-// openLanes gives a store lanes, if direct calls are of use to it. Read-only handles look for a newer index from time to time,
-// and those that verify what they read do so in every odm_get.
+// openLanes gives a store lanes, if direct calls are of use to it. Read-only handles look for a newer index from time to
+// time, and those that verify what they read do so in every odm_get.
 func (s *store) openLanes(o *Options) {
 	if !direct.Supported || o.ReadOnly || o.VerifyReads {
 		return
@@ -346,8 +348,8 @@ func (s *store) giveLane(l *lane) {
 	}
 }
 
-// closeLane closes what is to be closed, for somebody who gave a lane back and found the bar. Whoever closes the map later sees that it was
-// given back.
+// closeLane closes what is to be closed, for somebody who gave a lane back and found the bar. Whoever closes the map later
+// sees that it was given back.
 func (s *store) closeLane() {
 	if !s.closed.Load() {
 		return

@@ -43,7 +43,8 @@ func expect(t *testing.T, m *Map[uint64, string], from, to uint64) {
 	}
 }
 
-// directCallsLeft sums over the lanes what is left of direct calls until the next through cgo: a direct call takes one from it.
+// directCallsLeft sums over the lanes what is left of direct calls until the next through cgo: a direct call takes one from
+// it.
 func directCallsLeft(m *Map[uint64, string]) (left int) {
 	for i := range m.lanes.lanes {
 		left += int(m.lanes.lanes[i].direct)
@@ -211,8 +212,8 @@ func TestMoreThreadsThanLanes(t *testing.T) {
 	group.Wait()
 }
 
-// What the runtime does to goroutines, it does while they are in direct calls, too: it interrupts them to preempt and to profile, moves
-// their stacks, and stops the world.
+// What the runtime does to goroutines, it does while they are in direct calls, too: it interrupts them to preempt and to
+// profile, moves their stacks, and stops the world.
 func TestDirectCallsAndTheRuntime(t *testing.T) {
 	m := withLanes(t, 1000)
 	if pprof.StartCPUProfile(io.Discard) == nil {

@@ -1,18 +1,19 @@
 /* lanes.pml - look-ups without locked instructions, beside one who sweeps and one who closes.
  *
- * As in bindings/go/lanes.go: a lane belongs to a thread, which alone takes it, by plain stores; whoever has it gives it back, on this
- * thread or another. Sweep and close bar the lanes, have every thread pass a memory barrier, and then have all lanes that are not taken.
- * Whoever takes a lane and sees the bar gives it back at once; he, and whoever gives one back and sees the bar, closes what is left, if
- * the map was closed.
+ * As in bindings/go/lanes.go: a lane belongs to a thread, which alone takes it, by plain stores; whoever has it gives it
+ * back, on this thread or another. Sweep and close bar the lanes, have every thread pass a memory barrier, and then have
+ * all lanes that are not taken. Whoever takes a lane and sees the bar gives it back at once; he, and whoever gives one back
+ * and sees the bar, closes what is left, if the map was closed.
  *
- * A store waits in its thread's buffer until it is flushed, at any time (x86); loads look into the own buffer first. Thread 0
- * owns the lane and looks up LOOKUPS times; thread 1 gives back what a goroutine took on thread 0 before it was moved here.
+ * A store waits in its thread's buffer until it is flushed, at any time (x86); loads look into the own buffer first. Thread
+ * 0 owns the lane and looks up LOOKUPS times; thread 1 gives back what a goroutine took on thread 0 before it was moved
+ * here.
  *
- * What must hold: nobody refreshes or closes the lane's handle while it is in use; nobody uses it when it is closed; in the end it
- * is closed.
+ * What must hold: nobody refreshes or closes the lane's handle while it is in use; nobody uses it when it is closed; in the
+ * end it is closed.
  *
- * Mutants: NO_BARRIER, NO_BAR (the taker does not look), GIVER_BLIND, TAKER_BLIND (do not look whether the map was closed), UNBAR_CLOSED (a
- * sweep takes away the bar of a close). */
+ * Mutants: NO_BARRIER, NO_BAR (the taker does not look), GIVER_BLIND, TAKER_BLIND (do not look whether the map was closed),
+ * UNBAR_CLOSED (a sweep takes away the bar of a close). */
 #ifndef LOOKUPS
 #define LOOKUPS 3
 #endif
