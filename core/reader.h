@@ -58,8 +58,8 @@ void odm__reader_close(struct reader *reader);
 odm_status odm__reader_find(struct reader *reader, const void *key, size_t key_size, uint64_t hash,
                             const struct record_header **record, odm_error *error);
 
-/* The same without waiting for anybody, asking the system, or changing anything, in a few hundred bytes of stack: ODM_WOULD_BLOCK
- * where odm__reader_find might do otherwise, or would report damage. */
+/* The same without waiting for anybody, asking the system, or changing anything, in a few hundred bytes of stack:
+ * ODM_WOULD_BLOCK where odm__reader_find might do otherwise, or would report damage. */
 odm_status odm__reader_try_find(struct reader *reader, const void *key, size_t key_size, uint64_t hash,
                                 const struct record_header **record);
 

@@ -32,9 +32,8 @@ package opendiskmap
 enum {
     ODM_GO_LANES = 64,
     ODM_GO_DIRECT_CALLS = 1024, // until one through cgo, which refreshes the handle; one in 64 costs a quarter of a look-up
-    ODM_GO_FIRST_CALLS = 16,    // likewise, until it is known that the thread need not wait for the disk; then twice as many each time
+    ODM_GO_FIRST_CALLS = 16,    // likewise at first; then twice as many each time, if the thread had not to wait for the disk
     ODM_GO_COLD_CALLS = 4096,   // through cgo, after a thread had to wait for the disk
-    ODM_GO_SWEEP_CALLS = 4096,  // of a lane, until it is time to sweep
     ODM_GO_KEY_SIZE_MAX = 1024, // longer ones take too long
 };
 
@@ -44,11 +43,10 @@ typedef struct {
     uint32_t direct;     // calls that may be direct until the next through cgo; 0 if there is no map, or it is cold
     uint32_t run;        // how many it was last
     uint32_t cold;       // calls through cgo until that ends
-    uint32_t calls;      // direct ones, since it was time to sweep
+    uint32_t calls;      // direct ones, since the last sweep on their account
     int64_t faults;      // of its thread, that waited for the disk
     // What the last look-up found.
     odm_status status;
-    bool sweep;          // it is time
     const void *value;
     size_t value_size;
 } __attribute__((aligned(128))) odm_go_lane; // Two cache lines: processors fetch them in pairs.
@@ -86,7 +84,6 @@ static void odm_go_number_take(void)
         }
         odm_go_number = free;
         if (pthread_setspecific(odm_go_key, (void *)(uintptr_t)free) != 0) {
-            odm_go_number = 0;
             odm_go_number_give((void *)(uintptr_t)free);
             break;
         }
@@ -94,13 +91,12 @@ static void odm_go_number_take(void)
     odm_go_numberless = odm_go_number == 0 ? ODM_GO_COLD_CALLS : 0;
 }
 
-static void odm_go_numbers_init(void)
-{
-    // In a process that has no key left, threads get no numbers.
-    if (pthread_key_create(&odm_go_key, odm_go_number_give) != 0) odm_go_numbers = UINT64_MAX;
-}
-
 // ---- taking and giving back
+
+static inline void odm_go_lane_give(odm_go_lane *lane)
+{
+    __atomic_store_n(&lane->busy, 0, __ATOMIC_RELEASE);
+}
 
 // Takes a lane that belongs to the calling thread.
 static inline __attribute__((always_inline)) bool odm_go_lane_take(odm_go_lanes *lanes, odm_go_lane *lane)
@@ -110,7 +106,7 @@ static inline __attribute__((always_inline)) bool odm_go_lane_take(odm_go_lanes 
     __atomic_store_n(&lane->busy, 1, __ATOMIC_RELAXED);
     __atomic_signal_fence(__ATOMIC_SEQ_CST); // For the compiler; for the processor, odm_go_lanes_bar.
     if (__builtin_expect(__atomic_load_n(&lanes->barred, __ATOMIC_ACQUIRE) == 0, 1)) return true;
-    __atomic_store_n(&lane->busy, 0, __ATOMIC_RELEASE);
+    odm_go_lane_give(lane);
     return false;
 }
 
@@ -164,13 +160,19 @@ enum { ODM_GO_DIRECT = false };
 enum { ODM_GO_DIRECT = true };
 #endif
 
-// NULL where there can be none: the system has no such barrier, or no memory.
+static bool odm_go_ready; // the system has such a barrier, and a key for the numbers of threads
+
+// Before the process has other threads: with them, the registration waits for all processors, which takes 12 ms.
+__attribute__((constructor)) static void odm_go_get_ready(void)
+{
+    odm_go_ready = ODM_GO_DIRECT && syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 &&
+                   pthread_key_create(&odm_go_key, odm_go_number_give) == 0;
+}
+
+// NULL where there can be none.
 static odm_go_lanes *odm_go_lanes_new(void)
 {
-    if (!ODM_GO_DIRECT) return NULL;
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, odm_go_numbers_init);
-    if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0) return NULL;
+    if (!odm_go_ready) return NULL;
     odm_go_lanes *lanes = aligned_alloc(_Alignof(odm_go_lanes), sizeof *lanes);
     if (lanes == NULL) return NULL;
     memset(lanes, 0, sizeof *lanes);
@@ -233,22 +235,23 @@ static odm_go_lane_got odm_go_lane_get(odm_go_lanes *lanes, const char *key, siz
     if (lane->map == NULL) {
         if (lane->cold > 0) --lane->cold;
         bool open = lane->cold == 0;
-        __atomic_store_n(&lane->busy, 0, __ATOMIC_RELEASE);
+        odm_go_lane_give(lane);
         return (odm_go_lane_got){NULL, open};
     }
-    lane->sweep = false;
     if (lane->cold > 0) {
         --lane->cold;
         if (lane->cold % 64 == 0) odm_refresh(lane->map);
     } else if (lane->direct == 0) {
         odm_refresh(lane->map);
-        // Waiting for the disk is for calls that Go's scheduler knows of.
-        bool waited = odm_go_lane_waited(lane);
-        if (waited) lane->cold = ODM_GO_COLD_CALLS;
         lane->calls += lane->run;
-        lane->sweep = lane->calls >= ODM_GO_SWEEP_CALLS;
-        if (lane->sweep) lane->calls = 0;
-        lane->run = waited ? 0 : lane->run == 0 ? ODM_GO_FIRST_CALLS : lane->run < ODM_GO_DIRECT_CALLS ? lane->run * 2 : lane->run;
+        if (odm_go_lane_waited(lane)) { // Which is for calls that Go's scheduler knows of.
+            lane->cold = ODM_GO_COLD_CALLS;
+            lane->run = 0;
+        } else if (lane->run == 0) {
+            lane->run = ODM_GO_FIRST_CALLS;
+        } else if (lane->run < ODM_GO_DIRECT_CALLS) {
+            lane->run *= 2;
+        }
         lane->direct = lane->run;
     } else {
         --lane->direct; // It would have blocked, or the key is long.
@@ -268,18 +271,13 @@ static odm_go_lane *odm_go_lane_try_get(odm_go_lanes *lanes, const char *key, si
         if (__builtin_expect(lane->status == ODM_OK, 1)) odm_go_lane_fetch(lane);
         if (__builtin_expect(lane->status != ODM_WOULD_BLOCK, 1)) return lane;
     }
-    __atomic_store_n(&lane->busy, 0, __ATOMIC_RELEASE);
+    odm_go_lane_give(lane);
     return NULL;
 }
 
 static void *odm_go_lane_try_get_address(void)
 {
     return (void *)odm_go_lane_try_get;
-}
-
-static void odm_go_lane_last_error(const odm_go_lane *lane, odm_error *error)
-{
-    odm_last_error(lane->map, error);
 }
 */
 import "C"
@@ -323,7 +321,8 @@ func (s *store) lookUpThroughCgo(key span) *lane {
 		s.openLane()
 	case got.lane == nil:
 		s.closeLane() // If it gave up at the bar, then who closed may have seen it taken.
-	case bool(got.lane.sweep):
+	case got.lane.calls >= sweepEvery:
+		got.lane.calls = 0
 		s.sweep()
 	}
 	return got.lane
@@ -382,6 +381,6 @@ func (s *store) notFoundBy(op string, l *lane) error {
 		return nil
 	}
 	detail := C.odm_error{struct_size: C.sizeof_odm_error}
-	C.odm_go_lane_last_error(l, &detail)
+	C.odm_last_error(l._map, &detail)
 	return errorOf(op, s.path, code, &detail)
 }

@@ -83,11 +83,17 @@ func TestLookUpsAreDirect(t *testing.T) {
 }
 
 func TestMapsThatHaveNoLanes(t *testing.T) {
-	path := directory(t)
-	m := reopen(t, path, JSON[string](), U64)
-	must(t, m.Put("a", 1))
-	for name, opts := range map[string]*Options{"own codec": {}, "read-only": {ReadOnly: true}, "verify": {VerifyReads: true}} {
-		m, err := Open(path, JSON[string](), U64, opts)
+	for name, c := range map[string]struct {
+		key  Codec[string]
+		opts *Options
+	}{
+		"own codec": {JSON[string](), &Options{}},
+		"read-only": {Str, &Options{ReadOnly: true}},
+		"verify":    {Str, &Options{VerifyReads: true}},
+	} {
+		path := directory(t)
+		must(t, reopen(t, path, c.key, U64).Put("a", 1))
+		m, err := Open(path, c.key, U64, c.opts)
 		must(t, err)
 		if m.lanes != nil {
 			t.Errorf("%s: a map with lanes", name)

@@ -48,8 +48,8 @@ func (m *Map[K, V]) getSome(h *handle, keys []K, values []V, ok []bool) (err err
 	return nil
 }
 
-// PutMany puts all entries, in order. It is not atomic: if it fails, the first of them may
-// be in the map. A Batch tells which, and can do other writes, too.
+// PutMany puts all entries, in order. It is not atomic: if it fails, the first of them may be in the map. A Batch tells
+// which, and can do other writes, too.
 func (m *Map[K, V]) PutMany(keys []K, values []V) error {
 	if len(values) != len(keys) {
 		return &Error{Op: "put many", Path: m.store.path, Code: ErrInvalid, Message: "keys and values differ in length"}

@@ -2,7 +2,6 @@ package opendiskmap
 
 import (
 	"bytes"
-	"cmp"
 	"runtime"
 	"unsafe"
 )
@@ -109,7 +108,7 @@ func (m *Map[K, V]) Get(key K) (value V, ok bool, err error) {
 func (m *Map[K, V]) View(key K, fn func(value []byte) error) (bool, error) {
 	l := m.lookUp(&key)
 	if l == nil {
-		return m.viewByHandle(&key, fn)
+		return m.readByHandle("view", &key, fn)
 	}
 	defer m.store.giveLane(l)
 	if Code(l.status) != OK {
@@ -132,14 +131,13 @@ func (m *Map[K, V]) Has(key K) (bool, error) {
 }
 
 func (m *Map[K, V]) getByHandle(key *K) (value V, ok bool, err error) {
-	ok, err = m.readByHandle("get", key, func(found []byte) error { return m.values.decode(found, &value) })
-	return value, ok, err
-}
-
-func (m *Map[K, V]) viewByHandle(key *K, fn func(value []byte) error) (bool, error) {
-	var fromFn error
-	ok, err := m.readByHandle("view", key, func(found []byte) error { fromFn = fn(found); return nil })
-	return ok, cmp.Or(err, fromFn)
+	ok, err = m.readByHandle("get", key, func(found []byte) error {
+		if err := m.values.decode(found, &value); err != nil {
+			return m.store.refused("get", err)
+		}
+		return nil
+	})
+	return value, ok && err == nil, err
 }
 
 // lookUp looks key up by a lane that giveLane must give back; nil: it needs a handle, for the call or for the key's encoding.
@@ -154,7 +152,7 @@ func (m *Map[K, V]) lookUp(key *K) *lane {
 	return m.store.lookUpThroughCgo(k)
 }
 
-// readByHandle looks key up by a handle, and calls fn with its value. An error of fn's is the value's encoding.
+// readByHandle looks key up by a handle, and returns what fn returns for its value.
 func (m *Map[K, V]) readByHandle(op string, key *K, fn func(found []byte) error) (ok bool, err error) {
 	h, err := m.store.take()
 	if err != nil {
@@ -168,10 +166,7 @@ func (m *Map[K, V]) readByHandle(op string, key *K, fn func(found []byte) error)
 	found, code := h.get(k)
 	switch code {
 	case OK:
-		if err := fn(found); err != nil {
-			return false, m.store.refused(op, err)
-		}
-		return true, nil
+		return true, fn(found)
 	case ErrNotFound:
 		return false, nil
 	}

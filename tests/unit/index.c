@@ -635,6 +635,15 @@ Test(index, fills_up_to_the_last_but_one_slot_when_it_can_not_grow)
     end_world();
 }
 
+/* Inserts keys from this one on, until the index needs room and says that it is damaged; returns the first that is not in it. */
+static unsigned insert_until_corrupt(unsigned key)
+{
+    odm_status status = ODM_OK;
+    for (; status == ODM_OK && key < KEYS_MAX; key += status == ODM_OK) status = try_insert(key, random_hash(key));
+    expect_status(status, ODM_E_CORRUPT);
+    return key;
+}
+
 /* An end of the used part that is far off, in a damaged file, is told of when units are wanted; it is not believed even if its
  * bytes are few again because they are counted modulo 2^64. */
 Test(index, a_wild_end_is_corrupt)
@@ -647,9 +656,7 @@ Test(index, a_wild_end_is_corrupt)
     for (size_t i = 0; i < COUNT_OF(ends); i++) {
         uint64_t next = atomic_load(&header->next);
         atomic_store(&header->next, ends[i]);
-        odm_status status = ODM_OK;
-        for (; status == ODM_OK && key < KEYS_MAX; key += status == ODM_OK) status = try_insert(key, random_hash(key));
-        expect_status(status, ODM_E_CORRUPT);
+        key = insert_until_corrupt(key);
         cr_assert_eq(atomic_load(&header->next), ends[i]);
         check_world(key);
         atomic_store(&header->next, next);
@@ -669,9 +676,7 @@ Test(index, a_size_that_shrinks_is_corrupt)
     uint64_t size = atomic_load(&header->size), next = atomic_load(&header->next);
     atomic_store(&header->size, 0);
     atomic_store(&header->next, 0);
-    odm_status status = ODM_OK;
-    for (; status == ODM_OK && key < KEYS_MAX; key += status == ODM_OK) status = try_insert(key, random_hash(key));
-    expect_status(status, ODM_E_CORRUPT);
+    key = insert_until_corrupt(key);
     struct file_identity identity;
     cr_assert_eq(odm__os.identify(world.file->fd, &identity), 0);
     cr_assert_geq(identity.size, size);

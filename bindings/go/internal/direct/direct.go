@@ -6,7 +6,7 @@
 //
 //   - It returns within a microsecond or so. Until then the goroutine can not be stopped: a garbage collection that begins
 //     waits for it, and so do the other goroutines of its processor (P). Hence no locks and no system calls.
-//   - It uses less than StackBytes of stack, and calls nothing that the dynamic linker has yet to look for.
+//   - It uses less than 4 KiB of stack, and calls nothing that the dynamic linker has yet to look for.
 //   - It never calls Go.
 //
 // What is relied upon is what Go says of assembly: its calling convention (ABI0) stays, and no stack moves and no
@@ -18,6 +18,3 @@
 // It is a package of its own because one that uses cgo can have no assembly. The build tag opendiskmap_cgo_only goes
 // without it.
 package direct
-
-// StackBytes is what a function may use. What look-ups call needs a fifth of it, or a third if nobody optimized it.
-const StackBytes = 4096
