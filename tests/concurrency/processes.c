@@ -327,6 +327,7 @@ Test(processes, fork_while_a_thread_writes)
     put_number(map, 1, 1);
     pthread_t thread;
     cr_assert_eq(pthread_create(&thread, NULL, write_beside, beside), 0);
+    while (atomic_load(&shared->returned) == 0) sched_yield(); // A busy machine may let it begin after the last fork.
     for (int i = 0; i < FORKS; ++i) {
         pid_t child = fork();
         cr_assert(child >= 0);
