@@ -17,13 +17,18 @@ import (
 type engine interface {
 	open(dir string)
 	load(keys, values []string)
-	gets(keys []string) sum   // values where they lie, if the store has that
+	gets(keys []string) sum   // values where they lie, if the store has that; in one transaction, if it has them
 	copies(keys []string) sum // values as strings
-	hasMany() bool
+	iterate() sum             // keys and values where they lie
+	close()
+}
+
+// An ourEngine can do more.
+type ourEngine interface {
+	engine
+	views(keys []string) sum        // values where they lie, each by a call of its own
 	loadMany(keys, values []string) // 64 keys a call
 	many(keys []string) sum         // copies, 64 keys a call
-	iterate() sum                   // keys and values where they lie
-	close()
 }
 
 var engines = map[string]func() engine{
@@ -56,12 +61,6 @@ func keep(value string) string {
 
 var kept string
 
-type noMany struct{}
-
-func (noMany) hasMany() bool          { return false }
-func (noMany) loadMany(_, _ []string) {}
-func (noMany) many([]string) sum      { return 0 }
-
 // ---- opendiskmap --------------------------------------------------------------------------------------------------
 
 type odmEngine struct{ m *opendiskmap.StringStringMap }
@@ -79,6 +78,22 @@ func (e *odmEngine) load(keys, values []string) {
 }
 
 func (e *odmEngine) gets(keys []string) (s sum) {
+	check(e.m.Read(func(r *opendiskmap.Reader[string, string]) error {
+		for _, key := range keys {
+			value, ok, err := r.Slice(key)
+			if err != nil {
+				return err
+			}
+			if ok {
+				s += touch(value)
+			}
+		}
+		return nil
+	}))
+	return s
+}
+
+func (e *odmEngine) views(keys []string) (s sum) {
 	add := func(value []byte) error { s += touch(value); return nil }
 	for _, key := range keys {
 		_, err := e.m.View(key, add)
@@ -97,8 +112,6 @@ func (e *odmEngine) copies(keys []string) (s sum) {
 	}
 	return s
 }
-
-func (e *odmEngine) hasMany() bool { return true }
 
 func (e *odmEngine) loadMany(keys, values []string) {
 	batch := e.m.Batch()
@@ -141,7 +154,6 @@ func (e *odmEngine) close() { check(e.m.Close()) }
 // ---- LMDB through cgo ---------------------------------------------------------------------------------------------
 
 type lmdbEngine struct {
-	noMany
 	env *lmdb.Env
 	dbi lmdb.DBI
 }
@@ -221,7 +233,6 @@ func (e *lmdbEngine) close() { check(e.env.Close()) }
 // ---- bbolt --------------------------------------------------------------------------------------------------------
 
 type boltEngine struct {
-	noMany
 	db *bolt.DB
 }
 
@@ -283,7 +294,6 @@ func (e *boltEngine) close() { check(e.db.Close()) }
 // ---- badger -------------------------------------------------------------------------------------------------------
 
 type badgerEngine struct {
-	noMany
 	db *badger.DB
 }
 
@@ -356,7 +366,6 @@ func (e *badgerEngine) close() { check(e.db.Close()) }
 // ---- pebble -------------------------------------------------------------------------------------------------------
 
 type pebbleEngine struct {
-	noMany
 	db    *pebble.DB
 	cache *pebble.Cache
 }
@@ -425,7 +434,6 @@ func (e *pebbleEngine) close() {
 // ---- a built-in map -----------------------------------------------------------------------------------------------
 
 type mapEngine struct {
-	noMany
 	m map[string]string
 }
 

@@ -13,6 +13,7 @@ package opendiskmap
 
 /*
 #cgo noescape odm_go_get
+#cgo noescape odm_go_get_lent
 #cgo noescape odm_go_put
 #cgo noescape odm_go_remove
 #cgo noescape odm_go_entry_get
@@ -23,6 +24,7 @@ package opendiskmap
 #cgo noescape odm_go_iter_next_many
 #cgo noescape odm_go_refresh
 #cgo nocallback odm_go_get
+#cgo nocallback odm_go_get_lent
 #cgo nocallback odm_go_put
 #cgo nocallback odm_go_remove
 #cgo nocallback odm_go_entry_get
@@ -33,10 +35,12 @@ package opendiskmap
 #cgo nocallback odm_go_iter_next_many
 #cgo nocallback odm_go_refresh
 
+#define _GNU_SOURCE
 #include <stdbool.h>
 #include <stdlib.h>
 #include <time.h>
 #include <opendiskmap.h>
+#include "direct.h"
 
 typedef struct {
     uintptr_t pointer; // a handle or an iterator
@@ -61,6 +65,9 @@ typedef struct {
     const void *value;
     size_t value_size;
     uint64_t version;
+    // A Reader's.
+    odm_status status;
+    odm_go_pace pace;
     // The outputs of a batch or of a step of a walk. Here, because Go's memory is no place for pointers that C stores.
     const void *keys[ODM_GO_MANY];
     uint64_t key_sizes[ODM_GO_MANY];
@@ -102,20 +109,37 @@ static odm_status odm_go_refresh(uintptr_t handle)
     return odm_refresh(odm_go_of(handle)->map);
 }
 
-// Has the processor fetch the rest of a short value, of which the look-up has seen the beginning, while Go comes back from C.
-static void odm_go_fetch(const void *value, size_t size)
-{
-    const char *bytes = value;
-    for (size_t at = 64; at < size && at < 256; at += 64) __builtin_prefetch(bytes + at);
-    __builtin_prefetch(bytes + size - 1);
-}
-
 static odm_status odm_go_get(uintptr_t handle, const char *key, size_t key_size)
 {
     odm_go_handle *h = odm_go_of(handle);
     odm_status status = odm_get(odm_go_begin(handle), key, key_size, &h->value, &h->value_size);
     if (status == ODM_OK) odm_go_fetch(h->value, h->value_size);
     return status;
+}
+
+// The same, but what earlier calls gave out stays.
+static odm_status odm_go_get_lent(uintptr_t handle, const char *key, size_t key_size)
+{
+    odm_go_handle *h = odm_go_of(handle);
+    (void)odm_go_not_direct(&h->pace);
+    odm_status status = odm_get(h->map, key, key_size, &h->value, &h->value_size);
+    if (status == ODM_OK) odm_go_fetch(h->value, h->value_size);
+    return status;
+}
+
+// odm_go_get_lent by a direct call, where nothing of it takes long; else the status is ODM_WOULD_BLOCK.
+static odm_go_handle *odm_go_try_get(odm_go_handle *h, const char *key, size_t key_size)
+{
+    h->status = odm_go_may_be_direct(&h->pace, key_size)
+                    ? odm_try_get(h->map, key, key_size, &h->value, &h->value_size)
+                    : ODM_WOULD_BLOCK;
+    if (__builtin_expect(h->status == ODM_OK, 1)) odm_go_fetch(h->value, h->value_size);
+    return h;
+}
+
+static void *odm_go_try_get_address(void)
+{
+    return (void *)odm_go_try_get;
 }
 
 static odm_status odm_go_put(uintptr_t handle, const char *key, size_t key_size, const char *value, size_t value_size)
@@ -175,6 +199,7 @@ static odm_go_opened odm_go_wrap(odm_status status, odm_map *map, bool read_only
         opened.status = error->status = ODM_E_NO_MEMORY;
         return opened;
     }
+    (void)odm_try_get(map, NULL, 0, NULL, NULL); // Now, so that the dynamic linker need not look for it in a direct call.
     h->map = map;
     h->read_only = read_only;
     opened.pointer = (uintptr_t)h;
@@ -297,6 +322,8 @@ import "C"
 import (
 	"syscall"
 	"unsafe"
+
+	"opendiskmap.example/opendiskmap/internal/direct"
 )
 
 // manyMax is the number of entries that cross in one call of GetMany or of a walk.
@@ -356,7 +383,18 @@ func (n native) get(key span) (value []byte, code Code) {
 	return value, code
 }
 
-// found is the value that the last get or entryGet found.
+// getLent is get, but the slices of earlier calls stay valid, until the next refresh.
+func (n native) getLent(key span) Code { return Code(C.odm_go_get_lent(n.c, key.c(), key.n())) }
+
+// tryGet is getLent by a direct call, for maps that have lanes; wouldBlock where only getLent will do.
+func (n native) tryGet(key span) Code {
+	direct.Call(tryGetLent, unsafe.Pointer(n.out), unsafe.Pointer(key.start), key.size)
+	return Code(n.out.status)
+}
+
+var tryGetLent = C.odm_go_try_get_address()
+
+// found is the value that the last look-up found.
 func (n native) found() []byte { return unsafe.Slice((*byte)(n.out.value), int(n.out.value_size)) }
 
 func (n native) put(key, value span) Code {

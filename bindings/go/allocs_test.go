@@ -59,6 +59,18 @@ func TestHotPathsDoNotAllocate(t *testing.T) {
 	if allocs := testing.AllocsPerRun(200, func() { strs.Get("key") }); allocs != 1 {
 		t.Errorf("get str: %v allocations", allocs)
 	}
+	// One for the Reader.
+	if allocs := testing.AllocsPerRun(10, func() {
+		strs.Read(func(r *Reader[string, string]) error {
+			for range 1000 {
+				value, _, _ := r.Slice("key")
+				sum += len(value)
+			}
+			return nil
+		})
+	}); allocs > 1 {
+		t.Errorf("read: %v allocations", allocs)
+	}
 	// A walk takes memory once, whatever the number of entries.
 	for i := range uint64(1000) {
 		must(t, numbers.Put(i, i))

@@ -258,6 +258,14 @@ func TestIdleHandlesPinNothingForLong(t *testing.T) {
 				m.Has(k)
 			}
 		},
+		"a Reader's handle": func(m *Map[uint64, string]) {
+			m.Read(func(r *Reader[uint64, string]) error {
+				for k := range uint64(500) {
+					r.Slice(k)
+				}
+				return nil
+			})
+		},
 		"a handle": func(m *Map[uint64, string]) {
 			m.View(1, func([]byte) error { // The lane is taken,
 				m.View(2, func([]byte) error { // so is the first handle,

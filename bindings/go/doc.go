@@ -32,8 +32,9 @@
 //
 // # Lifetimes
 //
-// Get and its relatives return copies. [Map.View] and [Walk.Slices] hand out the map's own bytes, which are valid, and do not
-// change, until the function or the loop's body ends. The memory is mapped for reading: writing to it ends the program.
+// Get and its relatives return copies. [Map.View], [Reader.Slice] and [Walk.Slices] hand out the map's own bytes, which are
+// valid, and do not change, until the function or the loop's body ends. The memory is mapped for reading: writing to it ends
+// the program.
 //
 // A map that is forgotten without Close is closed by the garbage collector, some time. Close it yourself.
 //
@@ -47,6 +48,6 @@
 // The engine is C, called through cgo: a C compiler is needed to build, CGO_ENABLED must be 1, and it runs on 64-bit
 // little-endian Linux only. A call costs some 40 ns more than from C, which is why there are [Map.GetMany] and [Batch].
 //
-// On amd64 [Map.Get], [Map.View] and [Map.Has] mostly go without cgo, by assembly of the package internal/direct; the build tag
-// opendiskmap_cgo_only has them go through it, too.
+// On amd64 [Map.Get], [Map.View], [Map.Has] and a [Reader] mostly go without cgo, by assembly of the package internal/direct; the
+// build tag opendiskmap_cgo_only has them go through it, too. Who looks up many keys in a row does so fastest in a [Map.Read].
 package opendiskmap

@@ -21,6 +21,7 @@ const (
 	ErrExists   Code = 2 // the map is there already; as an Outcome: so is the key
 	done        Code = 3
 	conflict    Code = 4
+	wouldBlock  Code = 5
 
 	ErrInvalid     Code = -1  // an argument is not valid
 	ErrIO          Code = -2  // the operating system reported an error; Error.Errno tells which

@@ -128,6 +128,31 @@ func ExampleMap_Entry() {
 	// true <nil> 5
 }
 
+func ExampleMap_Read() {
+	path, remove := temporary()
+	defer remove()
+	words, err := opendiskmap.OpenStringString(path, nil)
+	check(err)
+	defer words.Close()
+	check(words.PutMany([]string{"a", "b", "c"}, []string{"alpha", "beta", "gamma"}))
+
+	total := 0
+	check(words.Read(func(r *opendiskmap.Reader[string, string]) error {
+		for _, key := range []string{"a", "x", "c"} {
+			value, ok, err := r.Slice(key) // The bytes in the map itself, until this function returns.
+			if err != nil {
+				return err
+			}
+			if ok {
+				total += len(value)
+			}
+		}
+		return nil
+	}))
+	fmt.Println(total)
+	// Output: 10
+}
+
 func ExampleMap_Walk() {
 	m, err := opendiskmap.OpenMemory(opendiskmap.U32, opendiskmap.Str, nil)
 	check(err)

@@ -24,31 +24,22 @@ package opendiskmap
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <opendiskmap.h>
+#include "direct.h"
 
-enum {
-    ODM_GO_LANES = 64,
-    ODM_GO_DIRECT_CALLS = 1024, // until one through cgo, which refreshes the handle; one in 64 costs a quarter of a look-up
-    ODM_GO_FIRST_CALLS = 16,    // likewise at first; then twice as many each time, if the thread had not to wait for the disk
-    ODM_GO_COLD_CALLS = 4096,   // through cgo, after a thread had to wait for the disk
-    ODM_GO_KEY_SIZE_MAX = 1024, // longer ones take too long
-};
+enum { ODM_GO_LANES = 64 };
 
 typedef struct {
-    odm_map *map;        // NULL: none yet, or closed
-    uint32_t busy;       // taken
-    uint32_t direct;     // calls that may be direct until the next through cgo; 0 if there is no map, or it is cold
-    uint32_t run;        // how many it was last
-    uint32_t cold;       // calls through cgo until that ends
-    uint32_t calls;      // direct ones, since the last sweep on their account
-    int64_t faults;      // of its thread, that waited for the disk
+    odm_map *map;  // NULL: none yet, or closed
+    uint32_t busy; // taken
     // What the last look-up found.
     odm_status status;
     const void *value;
     size_t value_size;
+    odm_go_pace pace; // no direct calls if there is no map
+    uint32_t calls;   // direct ones, since the last sweep on their account
 } __attribute__((aligned(128))) odm_go_lane; // Two cache lines: processors fetch them in pairs.
 
 typedef struct {
@@ -147,19 +138,6 @@ static odm_status odm_go_lanes_close(odm_go_lanes *lanes)
     return worst;
 }
 
-// Whether a function of C is compiled to what a direct call may call: sanitizers and no optimization make it need more
-// stack.
-#if defined __has_feature
-#if __has_feature(address_sanitizer) || __has_feature(memory_sanitizer) || __has_feature(thread_sanitizer)
-#define ODM_GO_SANITIZED
-#endif
-#endif
-#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__ || defined ODM_GO_SANITIZED || !defined __OPTIMIZE__
-enum { ODM_GO_DIRECT = false };
-#else
-enum { ODM_GO_DIRECT = true };
-#endif
-
 static bool odm_go_ready; // the system has such a barrier, and a key for the numbers of threads
 
 // Before the process has other threads: with them, the registration waits for all processors, which takes 12 ms.
@@ -180,16 +158,6 @@ static odm_go_lanes *odm_go_lanes_new(void)
     return lanes;
 }
 
-// Whether the calling thread had to wait for the disk since it was asked last.
-static bool odm_go_lane_waited(odm_go_lane *lane)
-{
-    struct rusage usage;
-    getrusage(RUSAGE_THREAD, &usage);
-    bool waited = usage.ru_majflt != lane->faults;
-    lane->faults = usage.ru_majflt;
-    return waited;
-}
-
 // Opens the calling thread's lane. The caller has root to himself, and keeps others from closing the lanes.
 static void odm_go_lane_open(odm_go_lanes *lanes, odm_map *root)
 {
@@ -198,25 +166,14 @@ static void odm_go_lane_open(odm_go_lanes *lanes, odm_map *root)
     odm_map *map;
     if (lane->map != NULL || odm_go_number == 0) return;
     if (odm_dup(root, &map, NULL) != ODM_OK) {
-        lane->cold = ODM_GO_COLD_CALLS; // until it tries again
+        lane->pace.cold = ODM_GO_COLD_CALLS; // until it tries again
         return;
     }
     (void)odm_try_get(map, NULL, 0, NULL, NULL); // Now, so that the dynamic linker need not look for it in a direct call.
     lane->map = map;
-    (void)odm_go_lane_waited(lane);
 }
 
 // ---- looking up
-
-// Has the processor fetch a short value, of which the look-up has seen the beginning, while it goes back to Go. Without a
-// branch that depends on the size: it would wait for it.
-static void odm_go_lane_fetch(const odm_go_lane *lane)
-{
-    const char *value = lane->value;
-    __builtin_prefetch(value + 64);
-    __builtin_prefetch(value + 128);
-    __builtin_prefetch(value + lane->value_size - 1);
-}
 
 typedef struct {
     odm_go_lane *lane; // NULL: it can not be had
@@ -233,28 +190,15 @@ static odm_go_lane_got odm_go_lane_get(odm_go_lanes *lanes, const char *key, siz
     }
     if (!odm_go_lane_take(lanes, lane)) return (odm_go_lane_got){NULL, false};
     if (lane->map == NULL) {
-        if (lane->cold > 0) --lane->cold;
-        bool open = lane->cold == 0;
+        if (lane->pace.cold > 0) --lane->pace.cold;
+        bool open = lane->pace.cold == 0;
         odm_go_lane_give(lane);
         return (odm_go_lane_got){NULL, open};
     }
-    if (lane->cold > 0) {
-        --lane->cold;
-        if (lane->cold % 64 == 0) odm_refresh(lane->map);
-    } else if (lane->direct == 0) {
+    uint32_t run = lane->pace.run;
+    if (odm_go_not_direct(&lane->pace)) {
         odm_refresh(lane->map);
-        lane->calls += lane->run;
-        if (odm_go_lane_waited(lane)) { // Which is for calls that Go's scheduler knows of.
-            lane->cold = ODM_GO_COLD_CALLS;
-            lane->run = 0;
-        } else if (lane->run == 0) {
-            lane->run = ODM_GO_FIRST_CALLS;
-        } else if (lane->run < ODM_GO_DIRECT_CALLS) {
-            lane->run *= 2;
-        }
-        lane->direct = lane->run;
-    } else {
-        --lane->direct; // It would have blocked, or the key is long.
+        lane->calls += run;
     }
     lane->status = odm_get(lane->map, key, key_size, &lane->value, &lane->value_size);
     return (odm_go_lane_got){lane, false};
@@ -264,11 +208,10 @@ static odm_go_lane_got odm_go_lane_get(odm_go_lanes *lanes, const char *key, siz
 static odm_go_lane *odm_go_lane_try_get(odm_go_lanes *lanes, const char *key, size_t key_size)
 {
     odm_go_lane *lane = &lanes->lanes[odm_go_number];
-    if (__builtin_expect(key_size > ODM_GO_KEY_SIZE_MAX, 0) || !odm_go_lane_take(lanes, lane)) return NULL;
-    if (__builtin_expect(lane->direct != 0, 1)) {
-        --lane->direct;
+    if (!odm_go_lane_take(lanes, lane)) return NULL;
+    if (__builtin_expect(odm_go_may_be_direct(&lane->pace, key_size), 1)) {
         lane->status = odm_try_get(lane->map, key, key_size, &lane->value, &lane->value_size);
-        if (__builtin_expect(lane->status == ODM_OK, 1)) odm_go_lane_fetch(lane);
+        if (__builtin_expect(lane->status == ODM_OK, 1)) odm_go_fetch(lane->value, lane->value_size);
         if (__builtin_expect(lane->status != ODM_WOULD_BLOCK, 1)) return lane;
     }
     odm_go_lane_give(lane);

@@ -47,7 +47,7 @@ func expect(t *testing.T, m *Map[uint64, string], from, to uint64) {
 // it.
 func directCallsLeft(m *Map[uint64, string]) (left int) {
 	for i := range m.lanes.lanes {
-		left += int(m.lanes.lanes[i].direct)
+		left += int(m.lanes.lanes[i].pace.direct)
 	}
 	return left
 }
@@ -289,7 +289,7 @@ func TestColdLookUpsAreNotDirect(t *testing.T) {
 	}
 	cold := func() (calls int) {
 		for i := range m.lanes.lanes {
-			calls += int(m.lanes.lanes[i].cold)
+			calls += int(m.lanes.lanes[i].pace.cold)
 		}
 		return calls
 	}

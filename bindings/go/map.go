@@ -8,7 +8,7 @@ import (
 
 // A Map is a hash map in a directory, or in memory. Any number of goroutines use it at once, and so may other processes.
 //
-// Methods copy: what they return is the caller's. View and Walk.Slices are the exceptions, and say so.
+// Methods copy: what they return is the caller's. View, Reader.Slice and Walk.Slices are the exceptions, and say so.
 type Map[K, V any] struct {
 	store   *store
 	lanes   *lanes // nil: look-ups need handles

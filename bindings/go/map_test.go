@@ -454,6 +454,7 @@ func TestEveryCallOnAClosedMapSaysSo(t *testing.T) {
 		"insert": func() error { _, err := m.Insert("a", 1); return err },
 		"delete": func() error { _, err := m.Delete("a"); return err },
 		"view":   func() error { _, err := m.View("a", func([]byte) error { return nil }); return err },
+		"read":   func() error { return m.Read(func(*Reader[string, uint64]) error { return nil }) },
 		"many":   func() error { return m.GetMany([]string{"a"}, []uint64{0}, []bool{false}) },
 		"batch":  func() error { return m.PutMany([]string{"a"}, []uint64{0}) },
 		"add":    func() error { _, err := Add(m, "a", 1); return err },
@@ -483,6 +484,7 @@ func TestEveryCallOnAClosedMapSaysSo(t *testing.T) {
 func TestCodesAreThoseOfC(t *testing.T) {
 	names := map[Code]string{
 		OK: "ODM_OK", ErrNotFound: "ODM_NOT_FOUND", ErrExists: "ODM_EXISTS", done: "ODM_DONE", conflict: "ODM_CONFLICT",
+		wouldBlock: "ODM_WOULD_BLOCK",
 		ErrInvalid: "ODM_E_INVALID", ErrIO: "ODM_E_IO", ErrNoSpace: "ODM_E_NO_SPACE", ErrNoMemory: "ODM_E_NO_MEMORY",
 		ErrCorrupt: "ODM_E_CORRUPT", ErrVersion: "ODM_E_VERSION", ErrReadOnly: "ODM_E_READ_ONLY", ErrTooBig: "ODM_E_TOO_BIG",
 		ErrMismatch: "ODM_E_MISMATCH", ErrBusy: "ODM_E_BUSY", ErrUnsupported: "ODM_E_UNSUPPORTED",

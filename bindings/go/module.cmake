@@ -32,7 +32,7 @@ execute_process(COMMAND ${CMAKE_COMMAND} ${definitions} -P ${root}/core/amalgama
 file(READ ${package}/opendiskmap.c engine)
 file(WRITE ${package}/opendiskmap.c "//go:build !opendiskmap_system\n\n${engine}")
 
-file(GLOB sources ${binding}/*.go)
+file(GLOB sources ${binding}/*.go ${binding}/*.h)
 list(REMOVE_ITEM sources ${binding}/link_repository.go)
 file(COPY ${sources} ${binding}/internal ${binding}/go.mod ${binding}/README.md DESTINATION ${package})
 file(WRITE ${package}/link_embedded.go [=[
