@@ -2,7 +2,7 @@
 # Builds the package for Node.js and runs bench/node/run.js: opendiskmap, lmdb-js, classic-level, better-sqlite3 and Map.
 #
 #   sh bench/node/run.sh [--count 1000000] [--rounds 3] [--engines odm,lmdb,...] [--seed 1] [--dir /tmp]
-#                         [--clock wall|cpu]
+#                         [--clock wall|cpu] [--warm 2048]
 #
 # The others come from npm, into build/bench-node. better-sqlite3 has no binary in its package and is compiled there.
 set -eu

@@ -117,11 +117,11 @@ static odm_status odm_go_get(uintptr_t handle, const char *key, size_t key_size)
     return status;
 }
 
-// The same, but what earlier calls gave out stays.
-static odm_status odm_go_get_lent(uintptr_t handle, const char *key, size_t key_size)
+// The same, but what earlier calls gave out stays. paced: others of this Reader are direct calls.
+static odm_status odm_go_get_lent(uintptr_t handle, const char *key, size_t key_size, bool paced)
 {
     odm_go_handle *h = odm_go_of(handle);
-    (void)odm_go_not_direct(&h->pace);
+    if (paced) (void)odm_go_not_direct(&h->pace);
     odm_status status = odm_get(h->map, key, key_size, &h->value, &h->value_size);
     if (status == ODM_OK) odm_go_fetch(h->value, h->value_size);
     return status;
@@ -383,8 +383,10 @@ func (n native) get(key span) (value []byte, code Code) {
 	return value, code
 }
 
-// getLent is get, but the slices of earlier calls stay valid, until the next refresh.
-func (n native) getLent(key span) Code { return Code(C.odm_go_get_lent(n.c, key.c(), key.n())) }
+// getLent is get, but the slices of earlier calls stay valid, until the next refresh. paced: it is called where tryGet would block.
+func (n native) getLent(key span, paced bool) Code {
+	return Code(C.odm_go_get_lent(n.c, key.c(), key.n(), C.bool(paced)))
+}
 
 // tryGet is getLent by a direct call, for maps that have lanes; wouldBlock where only getLent will do.
 func (n native) tryGet(key span) Code {

@@ -5,7 +5,6 @@
 #ifndef ODM_GO_DIRECT_H
 #define ODM_GO_DIRECT_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -32,22 +31,20 @@ enum { ODM_GO_DIRECT = true };
 
 /* How many look-ups of one user may be direct calls before the next through cgo. Zeros to begin with. */
 typedef struct {
-    uint32_t direct;  // that many still
-    uint32_t run;     // as many it was last
-    uint32_t cold;    // look-ups through cgo until direct ones are tried again
-    pthread_t thread; // that looked up through cgo last
-    int64_t faults;   // of it, that waited for the disk
+    uint32_t direct; // that many still
+    uint32_t run;    // as many it was last
+    uint32_t cold;   // look-ups through cgo until direct ones are tried again
 } odm_go_pace;
 
-/* Whether the calling thread had to wait for the disk since it was asked last. False if another thread was. */
-static inline bool odm_go_waited(odm_go_pace *pace)
+/* Whether the calling thread had to wait for the disk since it was asked last, for whichever user: one may be on another thread
+ * each time, but a thread that waits is asked again. */
+static inline bool odm_go_waited(void)
 {
+    static __thread int64_t faults = -1; // the thread's, that waited for the disk
     struct rusage usage;
     getrusage(RUSAGE_THREAD, &usage);
-    pthread_t thread = pthread_self();
-    bool waited = pthread_equal(thread, pace->thread) && usage.ru_majflt != pace->faults;
-    pace->thread = thread;
-    pace->faults = usage.ru_majflt;
+    bool waited = faults >= 0 && usage.ru_majflt != faults;
+    faults = usage.ru_majflt;
     return waited;
 }
 
@@ -67,7 +64,7 @@ static inline bool odm_go_not_direct(odm_go_pace *pace)
         --pace->direct;
         return false;
     }
-    if (odm_go_waited(pace)) { // Which is for calls that Go's scheduler knows of.
+    if (odm_go_waited()) { // Which is for calls that Go's scheduler knows of.
         pace->cold = ODM_GO_COLD_CALLS;
         pace->run = 0;
     } else if (pace->run == 0) {

@@ -14,7 +14,7 @@ const (
 	handlesMax = 64 // calls of one map at a time; beyond, a call opens a handle of its own and closes it afterwards
 	hintCount  = 256
 	// An idle handle holds on to what it gave out last, and with it disk space: from time to time, those who call refresh it.
-	sweepEvery  = 4096    // calls
+	sweepEvery  = 4096    // calls, or look-ups of a Reader
 	scratchKeep = 1 << 16 // bytes of a handle's buffers that are kept for the next call
 )
 
@@ -130,7 +130,10 @@ func (s *store) give(h *handle) {
 		return
 	}
 	h.calls++
-	sweep := h.calls%sweepEvery == 0
+	sweep := h.calls >= sweepEvery
+	if sweep {
+		h.calls = 0
+	}
 	h.state.Store(idle)
 	// After the store: either this sees that the map was closed, or close sees that the handle is idle.
 	if s.closed.Load() {

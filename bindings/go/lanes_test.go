@@ -262,9 +262,11 @@ func deep(t *testing.T, m *Map[uint64, string], key uint64, depth int) {
 	}
 }
 
-// A thread that has waited for the disk looks up through cgo for a while, so that Go's scheduler knows if it waits again.
-func TestColdLookUpsAreNotDirect(t *testing.T) {
-	m := withLanes(t, 10)
+// waitForDisk has the calling thread, which it keeps, wait for the disk; the test is skipped if it had not to.
+func waitForDisk(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
 	file := filepath.Join(t.TempDir(), "cold")
 	must(t, os.WriteFile(file, make([]byte, 1<<20), 0o600))
 	f, err := os.Open(file)
@@ -287,6 +289,12 @@ func TestColdLookUpsAreNotDirect(t *testing.T) {
 	if after.Majflt == before.Majflt {
 		t.Skip("the file was in memory all the same")
 	}
+}
+
+// A thread that has waited for the disk looks up through cgo for a while, so that Go's scheduler knows if it waits again.
+func TestColdLookUpsAreNotDirect(t *testing.T) {
+	m := withLanes(t, 10)
+	waitForDisk(t)
 	cold := func() (calls int) {
 		for i := range m.lanes.lanes {
 			calls += int(m.lanes.lanes[i].pace.cold)

@@ -1,30 +1,33 @@
 package opendiskmap
 
-// A Reader looks up keys, within a Map.Read, for one goroutine at a time.
+// A Reader looks up keys, within the Map.Read that made it, for one goroutine at a time.
 type Reader[K, V any] struct {
-	m      *Map[K, V]
-	h      *handle // nil once the Read has returned
-	direct bool    // look-ups may be direct calls, as long as it has a handle
+	m       *Map[K, V]
+	h       *handle // nil once the Read has returned
+	direct  bool    // look-ups may be direct calls, as long as it has a handle
+	lookUps uint32
 }
 
-// Read calls fn with a Reader, and returns what fn returns. It is for many look-ups in a row: each is a fifth faster than a
-// View, and what Slice returns stays valid until fn returns.
+// Read calls fn with a Reader, and returns what fn returns. It is for many look-ups in a row: each is up to a fifth
+// faster than a View, and what Slice returns stays valid until fn returns.
 //
 // It is no snapshot: each look-up finds what the map holds at that moment, whoever writes meanwhile, fn included. Only of a map
-// that is opened read-only fn may miss what is written after it began. The disk space of what was overwritten or removed, and
-// may have been handed out, is free again at some time after fn has returned.
+// that is opened read-only fn may miss what is written after it began. The disk space of what is overwritten or removed meanwhile
+// may be in use until fn has returned.
 func (m *Map[K, V]) Read(fn func(r *Reader[K, V]) error) error {
 	const op = "read"
 	h, err := m.store.take()
 	if err != nil {
 		return m.store.refused(op, err)
 	}
-	r := Reader[K, V]{m, h, m.lanes != nil}
+	r := Reader[K, V]{m: m, h: h, direct: m.lanes != nil}
 	defer func() { // Also if fn panics.
 		r.h, r.direct = nil, false
+		h.refresh() // It may rest from here on.
+		h.calls += min(r.lookUps, sweepEvery)
 		m.store.give(h)
 	}()
-	if code := h.refresh(); code != OK {
+	if code := h.refresh(); code != OK { // For maps opened read-only: it looks for a newer index.
 		return m.store.failed(op, h, code)
 	}
 	return fn(&r)
@@ -34,6 +37,7 @@ func (m *Map[K, V]) Read(fn func(r *Reader[K, V]) error) error {
 // must not be written to: that ends the program. They are valid, and do not change, until the function given to Read returns.
 func (r *Reader[K, V]) Slice(key K) (value []byte, ok bool, err error) {
 	code := wouldBlock
+	r.lookUps++
 	if r.direct {
 		code = r.h.tryGet(r.m.keys.asIs(&key))
 	}
@@ -74,7 +78,7 @@ func (r *Reader[K, V]) getThroughCgo(key *K) (code Code, err error) {
 	if err != nil {
 		return ErrEncoding, r.m.store.refused(op, err)
 	}
-	code = r.h.getLent(k)
+	code = r.h.getLent(k, r.direct)
 	if code != OK && code != ErrNotFound {
 		err = r.m.store.failed(op, r.h, code)
 	}
