@@ -24,33 +24,22 @@ import (
 // A row is an operation that is timed: all of d's entries once.
 type row struct {
 	name string
-	run  func(e engine, d *data) // nil: only ours has it
-	ours func(e ourEngine, d *data)
+	run  func(e engine, d *data)
+	ours bool // others have no such operation
 }
 
 const putMany = "put, 64 a call" // Into another new map.
 
 var rows = []row{
 	{name: "put", run: func(e engine, d *data) { e.load(d.keys, d.values) }},
-	{name: putMany, ours: func(e ourEngine, d *data) { e.loadMany(d.keys, d.values) }},
+	{name: putMany, ours: true, run: func(e engine, d *data) { e.(ourEngine).loadMany(d.keys, d.values) }},
 	{name: "get in place", run: func(e engine, d *data) { d.check(e.gets(d.order)) }},
-	{name: "get in place, a View each", ours: func(e ourEngine, d *data) { d.check(e.views(d.order)) }},
+	{name: "get in place, a View each", ours: true, run: func(e engine, d *data) { d.check(e.(ourEngine).views(d.order)) }},
 	{name: "get in place, 2 goroutines", run: func(e engine, d *data) { d.check(twice(d.order, e.gets)) }},
 	{name: "get a copy", run: func(e engine, d *data) { d.check(e.copies(d.order)) }},
-	{name: "get a copy, 64 a call", ours: func(e ourEngine, d *data) { d.check(e.many(d.order)) }},
+	{name: "get a copy, 64 a call", ours: true, run: func(e engine, d *data) { d.check(e.(ourEngine).many(d.order)) }},
 	{name: "get of an absent key", run: func(e engine, d *data) { d.none(e.gets(d.absent)) }},
 	{name: "iterate", run: func(e engine, d *data) { d.check(e.iterate()) }},
-}
-
-// of is the row for an engine; nil: the engine has no such operation.
-func (r row) of(e engine, d *data) func() {
-	if r.run != nil {
-		return func() { r.run(e, d) }
-	}
-	if e, ok := e.(ourEngine); ok {
-		return func() { r.ours(e, d) }
-	}
-	return nil
 }
 
 // twice shares the keys between two goroutines.
@@ -92,7 +81,10 @@ func worker(name, dir string, n int, cpu bool, only string) {
 	first.open(makeDir(dir, "first"))
 	result := map[string]float64{}
 	for _, r := range rows {
-		if r.name != "put" && !strings.HasPrefix(r.name, only) || r.of(first, d) == nil {
+		if _, isOurs := first.(ourEngine); r.ours && !isOurs {
+			continue
+		}
+		if r.name != "put" && !strings.HasPrefix(r.name, only) {
 			continue
 		}
 		e := first
@@ -100,12 +92,11 @@ func worker(name, dir string, n int, cpu bool, only string) {
 			e = engines[name]()
 			e.open(makeDir(dir, "second"))
 		}
-		run := r.of(e, d)
 		runtime.GC()
 		best := time.Duration(0)
 		for began := time.Now(); best == 0 || (!strings.HasPrefix(r.name, "put") && time.Since(began) < passesAtLeast); {
 			start := clock(cpu)
-			run()
+			r.run(e, d)
 			if took := clock(cpu) - start; best == 0 || took < best {
 				best = took
 			}
@@ -163,7 +154,7 @@ func main() {
 			}
 			fresh, err := os.MkdirTemp(*dir, "odm_bench_go.")
 			check(err)
-			warm(*dir, *warmMiB)
+			warm(fresh, *warmMiB)
 			fmt.Fprintf(os.Stderr, "round %d: %s\n", round+1, name)
 			cmd := exec.Command(os.Args[0], "-worker", name, "-dir", fresh, "-n", fmt.Sprint(*n), fmt.Sprint("-cpu=", *cpu),
 				"-only", *only)

@@ -109,15 +109,7 @@ static odm_status odm_go_refresh(uintptr_t handle)
     return odm_refresh(odm_go_of(handle)->map);
 }
 
-static odm_status odm_go_get(uintptr_t handle, const char *key, size_t key_size)
-{
-    odm_go_handle *h = odm_go_of(handle);
-    odm_status status = odm_get(odm_go_begin(handle), key, key_size, &h->value, &h->value_size);
-    if (status == ODM_OK) odm_go_fetch(h->value, h->value_size);
-    return status;
-}
-
-// The same, but what earlier calls gave out stays. paced: others of this Reader are direct calls.
+// What earlier calls gave out stays. paced: others of this Reader are direct calls.
 static odm_status odm_go_get_lent(uintptr_t handle, const char *key, size_t key_size, bool paced)
 {
     odm_go_handle *h = odm_go_of(handle);
@@ -128,18 +120,21 @@ static odm_status odm_go_get_lent(uintptr_t handle, const char *key, size_t key_
 }
 
 // odm_go_get_lent by a direct call, where nothing of it takes long; else the status is ODM_WOULD_BLOCK.
-static odm_go_handle *odm_go_try_get(odm_go_handle *h, const char *key, size_t key_size)
+static odm_go_handle *odm_go_try_get_lent(odm_go_handle *h, const char *key, size_t key_size)
 {
-    h->status = odm_go_may_be_direct(&h->pace, key_size)
-                    ? odm_try_get(h->map, key, key_size, &h->value, &h->value_size)
-                    : ODM_WOULD_BLOCK;
-    if (__builtin_expect(h->status == ODM_OK, 1)) odm_go_fetch(h->value, h->value_size);
+    h->status = odm_go_try_get(&h->pace, h->map, key, key_size, &h->value, &h->value_size);
     return h;
 }
 
-static void *odm_go_try_get_address(void)
+static void *odm_go_try_get_lent_address(void)
 {
-    return (void *)odm_go_try_get;
+    return (void *)odm_go_try_get_lent;
+}
+
+static odm_status odm_go_get(uintptr_t handle, const char *key, size_t key_size)
+{
+    odm_go_begin(handle);
+    return odm_go_get_lent(handle, key, key_size, false);
 }
 
 static odm_status odm_go_put(uintptr_t handle, const char *key, size_t key_size, const char *value, size_t value_size)
@@ -199,7 +194,8 @@ static odm_go_opened odm_go_wrap(odm_status status, odm_map *map, bool read_only
         opened.status = error->status = ODM_E_NO_MEMORY;
         return opened;
     }
-    (void)odm_try_get(map, NULL, 0, NULL, NULL); // Now, so that the dynamic linker need not look for it in a direct call.
+    // Now, so that the dynamic linker need not look for it in a direct call, by this handle or a lane.
+    (void)odm_try_get(map, NULL, 0, NULL, NULL);
     h->map = map;
     h->read_only = read_only;
     opened.pointer = (uintptr_t)h;
@@ -394,7 +390,7 @@ func (n native) tryGet(key span) Code {
 	return Code(n.out.status)
 }
 
-var tryGetLent = C.odm_go_try_get_address()
+var tryGetLent = C.odm_go_try_get_lent_address()
 
 // found is the value that the last look-up found.
 func (n native) found() []byte { return unsafe.Slice((*byte)(n.out.value), int(n.out.value_size)) }

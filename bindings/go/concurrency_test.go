@@ -251,14 +251,32 @@ func TestAForgottenMapIsClosed(t *testing.T) {
 
 // Idle handles and lanes keep the log files in which lies what they gave out last, until those who call have them let go.
 func TestIdleHandlesPinNothingForLong(t *testing.T) {
-	for name, look := range map[string]func(m *Map[uint64, string]){
-		"a lane": func(m *Map[uint64, string]) {
+	gets := func(t *testing.T, m *Map[uint64, string]) {
+		for range 4 * sweepEvery {
+			_, _, err := m.Get(1)
+			must(t, err)
+		}
+	}
+	aRead := func(t *testing.T, m *Map[uint64, string]) {
+		must(t, m.Read(func(r *Reader[uint64, string]) error {
+			for range sweepEvery {
+				_, err := r.Has(1)
+				must(t, err)
+			}
+			return nil
+		}))
+	}
+	for name, c := range map[string]struct {
+		look func(m *Map[uint64, string])               // what pins
+		call func(t *testing.T, m *Map[uint64, string]) // what has it let go
+	}{
+		"a lane": {func(m *Map[uint64, string]) {
 			runtime.LockOSThread() // Of a thread that is busy with something else from then on.
 			for k := range uint64(500) {
 				m.Has(k)
 			}
-		},
-		"a Reader's handle": func(m *Map[uint64, string]) {
+		}, gets},
+		"a Reader's handle": {func(m *Map[uint64, string]) {
 			m.Read(func(*Reader[uint64, string]) error { // The first handle is taken.
 				return m.Read(func(r *Reader[uint64, string]) error {
 					for k := range uint64(500) {
@@ -267,8 +285,8 @@ func TestIdleHandlesPinNothingForLong(t *testing.T) {
 					return nil
 				})
 			})
-		},
-		"a handle": func(m *Map[uint64, string]) {
+		}, aRead},
+		"a handle": {func(m *Map[uint64, string]) {
 			m.View(1, func([]byte) error { // The lane is taken,
 				m.View(2, func([]byte) error { // so is the first handle,
 					for k := range uint64(500) { // and this is the second, that is idle from then on.
@@ -278,13 +296,13 @@ func TestIdleHandlesPinNothingForLong(t *testing.T) {
 				})
 				return nil
 			})
-		},
+		}, gets},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := overwritten(t)
 			looked, done := make(chan bool), make(chan bool)
 			defer close(done)
-			go func() { look(m); looked <- true; <-done }()
+			go func() { c.look(m); looked <- true; <-done }()
 			<-looked
 			for k := range uint64(500) {
 				must(t, m.Put(k, strings.Repeat("w", 200)))
@@ -296,20 +314,7 @@ func TestIdleHandlesPinNothingForLong(t *testing.T) {
 				return stat.UnlinkedBytes
 			}
 			before := pinned()
-			if name == "a Reader's handle" {
-				must(t, m.Read(func(r *Reader[uint64, string]) error {
-					for range sweepEvery {
-						_, err := r.Has(1)
-						must(t, err)
-					}
-					return nil
-				}))
-			} else {
-				for range 4 * sweepEvery {
-					_, _, err := m.Get(1)
-					must(t, err)
-				}
-			}
+			c.call(t, m)
 			// What the engine itself keeps mapped, a few small files, is not ours to end.
 			if after := pinned(); before < 1<<18 || after > before/4 {
 				t.Fatalf("unlinked bytes that are still mapped: %d, then %d", before, after)

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/resource.h>
+#include <opendiskmap.h>
 
 enum {
     ODM_GO_DIRECT_CALLS = 1024, // until one through cgo, which lets Go's scheduler in; one in 64 could be felt
@@ -48,14 +49,6 @@ static inline bool odm_go_waited(void)
     return waited;
 }
 
-/* Before a direct look-up: whether it may be one. */
-static inline bool odm_go_may_be_direct(odm_go_pace *pace, size_t key_size)
-{
-    if (__builtin_expect(key_size > ODM_GO_KEY_SIZE_MAX || pace->direct == 0, 0)) return false;
-    --pace->direct;
-    return true;
-}
-
 /* Before a look-up through cgo. True every now and then, for what is to be done as seldom. */
 static inline bool odm_go_not_direct(odm_go_pace *pace)
 {
@@ -84,6 +77,18 @@ static inline void odm_go_fetch(const void *value, size_t size)
     __builtin_prefetch(bytes + 64);
     __builtin_prefetch(bytes + 128);
     __builtin_prefetch(bytes + size - 1);
+}
+
+/* A look-up for direct calls. ODM_WOULD_BLOCK also where it must not be one: then through cgo. */
+static inline __attribute__((always_inline)) odm_status odm_go_try_get(odm_go_pace *pace, odm_map *map, const char *key,
+                                                                       size_t key_size, const void **value,
+                                                                       size_t *value_size)
+{
+    if (__builtin_expect(key_size > ODM_GO_KEY_SIZE_MAX || pace->direct == 0, 0)) return ODM_WOULD_BLOCK;
+    --pace->direct;
+    odm_status status = odm_try_get(map, key, key_size, value, value_size);
+    if (__builtin_expect(status == ODM_OK, 1)) odm_go_fetch(*value, *value_size);
+    return status;
 }
 
 #endif

@@ -169,7 +169,6 @@ static void odm_go_lane_open(odm_go_lanes *lanes, odm_map *root)
         lane->pace.cold = ODM_GO_COLD_CALLS; // until it tries again
         return;
     }
-    (void)odm_try_get(map, NULL, 0, NULL, NULL); // Now, so that the dynamic linker need not look for it in a direct call.
     lane->map = map;
 }
 
@@ -209,11 +208,8 @@ static odm_go_lane *odm_go_lane_try_get(odm_go_lanes *lanes, const char *key, si
 {
     odm_go_lane *lane = &lanes->lanes[odm_go_number];
     if (!odm_go_lane_take(lanes, lane)) return NULL;
-    if (__builtin_expect(odm_go_may_be_direct(&lane->pace, key_size), 1)) {
-        lane->status = odm_try_get(lane->map, key, key_size, &lane->value, &lane->value_size);
-        if (__builtin_expect(lane->status == ODM_OK, 1)) odm_go_fetch(lane->value, lane->value_size);
-        if (__builtin_expect(lane->status != ODM_WOULD_BLOCK, 1)) return lane;
-    }
+    lane->status = odm_go_try_get(&lane->pace, lane->map, key, key_size, &lane->value, &lane->value_size);
+    if (__builtin_expect(lane->status != ODM_WOULD_BLOCK, 1)) return lane;
     odm_go_lane_give(lane);
     return NULL;
 }

@@ -18,13 +18,8 @@ import (
 // withLanes is a new map with n entries, k: "value k"; the calling goroutine keeps its thread, which has a lane.
 func withLanes(t *testing.T, n uint64) *Map[uint64, string] {
 	t.Helper()
-	m := fresh(t, U64, Str)
-	if m.lanes == nil {
-		t.Skip("no direct calls here")
-	}
-	for k := range n {
-		must(t, m.Put(k, fmt.Sprint("value ", k)))
-	}
+	m := entries(t, n)
+	needDirectCalls(t, m)
 	runtime.LockOSThread()
 	t.Cleanup(runtime.UnlockOSThread)
 	expect(t, m, 0, n)
@@ -83,14 +78,7 @@ func TestLookUpsAreDirect(t *testing.T) {
 }
 
 func TestMapsThatHaveNoLanes(t *testing.T) {
-	for name, c := range map[string]struct {
-		key  Codec[string]
-		opts *Options
-	}{
-		"own codec": {JSON[string](), &Options{}},
-		"read-only": {Str, &Options{ReadOnly: true}},
-		"verify":    {Str, &Options{VerifyReads: true}},
-	} {
+	for name, c := range kindsWithoutLanes {
 		path := directory(t)
 		must(t, reopen(t, path, c.key, U64).Put("a", 1))
 		m, err := Open(path, c.key, U64, c.opts)

@@ -3,6 +3,7 @@ package opendiskmap
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"runtime"
 	"strings"
@@ -10,16 +11,6 @@ import (
 	"sync/atomic"
 	"testing"
 )
-
-// entries is a new map with n entries, k: "value k".
-func entries(t *testing.T, n uint64) *Map[uint64, string] {
-	t.Helper()
-	m := fresh(t, U64, Str)
-	for k := range n {
-		must(t, m.Put(k, fmt.Sprint("value ", k)))
-	}
-	return m
-}
 
 func TestAReaderFindsWhatTheMapHolds(t *testing.T) {
 	m := entries(t, 100)
@@ -52,9 +43,7 @@ func TestAReaderFindsWhatTheMapHolds(t *testing.T) {
 
 func TestAReaderLooksUpDirectly(t *testing.T) {
 	m := fresh(t, Str, U64)
-	if m.lanes == nil {
-		t.Skip("no direct calls here")
-	}
+	needDirectCalls(t, m)
 	long := strings.Repeat("k", 2000)
 	must(t, m.Put("a", 1))
 	must(t, m.Put(long, 2))
@@ -81,9 +70,7 @@ func TestAReaderLooksUpDirectly(t *testing.T) {
 // As TestColdLookUpsAreNotDirect, where each Read is on another thread.
 func TestColdReadersAreNotDirect(t *testing.T) {
 	m := entries(t, 10)
-	if m.lanes == nil {
-		t.Skip("no direct calls here")
-	}
+	needDirectCalls(t, m)
 	read := func() (cold bool) {
 		must(t, m.Read(func(r *Reader[uint64, string]) error {
 			for range 1025 {
@@ -174,15 +161,9 @@ func TestAReadPassesErrorsAndPanicsOn(t *testing.T) {
 
 func TestAReaderOfEveryKindOfMap(t *testing.T) {
 	long := strings.Repeat("k", 1<<12)
-	for name, c := range map[string]struct {
-		key  Codec[string]
-		opts *Options
-	}{
-		"plain":     {Str, &Options{}},
-		"own codec": {JSON[string](), &Options{}},
-		"read-only": {Str, &Options{ReadOnly: true}},
-		"verify":    {Str, &Options{VerifyReads: true}},
-	} {
+	kinds := maps.Clone(kindsWithoutLanes)
+	kinds["plain"] = kindOfMap{Str, &Options{}}
+	for name, c := range kinds {
 		t.Run(name, func(t *testing.T) {
 			path := directory(t)
 			writer := reopen(t, path, c.key, U64)
@@ -263,6 +244,7 @@ func TestCloseWithinARead(t *testing.T) {
 func TestReadersBesideWriters(t *testing.T) {
 	m := fresh(t, U64, Str)
 	value := func(n uint64) string { return strings.Repeat(string('a'+rune(n%26)), int(10+n%200)) }
+	whole := func(slice []byte) bool { return string(slice) == strings.Repeat(string(slice[:1]), len(slice)) }
 	for k := range uint64(300) {
 		must(t, m.Put(k, value(k)))
 	}
@@ -292,14 +274,14 @@ func TestReadersBesideWriters(t *testing.T) {
 						if err != nil || !ok {
 							return fmt.Errorf("key %d: %v, %w", k, ok, err)
 						}
-						if string(slice) != strings.Repeat(string(slice[:1]), len(slice)) {
+						if !whole(slice) {
 							return fmt.Errorf("key %d: %q", k, slice)
 						}
 						if k == 0 {
 							first = slice
 						}
 					}
-					if string(first) != strings.Repeat(string(first[:1]), len(first)) {
+					if !whole(first) {
 						return fmt.Errorf("the first slice has become %q", first)
 					}
 					return nil

@@ -3,6 +3,7 @@ package opendiskmap
 // What several tests share.
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -55,6 +56,36 @@ func reopen[K, V any](t testing.TB, path string, key Codec[K], value Codec[V]) *
 	must(t, err)
 	t.Cleanup(func() { must(t, m.Close()) })
 	return m
+}
+
+// entries is a new map with n entries, k: "value k".
+func entries(t *testing.T, n uint64) *Map[uint64, string] {
+	t.Helper()
+	m := fresh(t, U64, Str)
+	for k := range n {
+		must(t, m.Put(k, fmt.Sprint("value ", k)))
+	}
+	return m
+}
+
+// needDirectCalls skips a test where look-ups all go through cgo.
+func needDirectCalls[K, V any](t *testing.T, m *Map[K, V]) {
+	t.Helper()
+	if m.lanes == nil {
+		t.Skip("no direct calls here")
+	}
+}
+
+// kindsWithoutLanes are keys and options of maps whose look-ups all go through cgo.
+var kindsWithoutLanes = map[string]kindOfMap{
+	"own codec": {JSON[string](), &Options{}},
+	"read-only": {Str, &Options{ReadOnly: true}},
+	"verify":    {Str, &Options{VerifyReads: true}},
+}
+
+type kindOfMap struct {
+	key  Codec[string]
+	opts *Options
 }
 
 func must(t testing.TB, err error) {
