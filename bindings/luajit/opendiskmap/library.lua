@@ -44,6 +44,16 @@ local function candidates()
     return found, absent
 end
 
+--- Finds every name of the header now. LuaJIT looks a name up when it is first used, and a trace that is being recorded then is
+-- given up: what is rare, such as a refresh, would meet that in a program's loop. Raises if the library lacks one.
+local function resolve(library)
+    for _, pattern in ipairs({ "(odm_[%w_]+)%(", "(ODM_[%w_]+) =" }) do
+        for name in declarations.text:gmatch(pattern) do
+            local _ = library[name]
+        end
+    end
+end
+
 --- Loads one; the second result tells why not.
 local function load(path)
     local loaded, library = pcall(ffi.load, path)
@@ -58,6 +68,10 @@ local function load(path)
     if major ~= declarations.major or minor < declarations.minor then
         return nil, ("%s: its version is %d.%d, and this binding needs %d.%d or a later %d.x"):format(
             path, major, minor, declarations.major, declarations.minor, declarations.major)
+    end
+    local complete, missing = pcall(resolve, library)
+    if not complete then
+        return nil, path .. ": " .. missing
     end
     return library
 end

@@ -228,6 +228,18 @@ case("increment", function()
     end
 end)
 
+-- A loop is recorded in its round HOTLOOP. In that round the first key is met again, and with it the map's first refresh.
+case("increment whose first refresh is recorded", function()
+    local HOTLOOP = 56
+    jit.opt.start("hotloop=" .. HOTLOOP)
+    local map = assert(diskmap.open(nil, { key = "u32", value = "u64" }))
+    return function(rounds)
+        for i = 1, rounds do
+            map:increment(i % HOTLOOP)
+        end
+    end
+end)
+
 local function points()
     return (filled({ key = "u32", value = point, make_key = itself, make_value = function(i)
         return { x = i, name = "name", list = { 1, 2, 3 } }

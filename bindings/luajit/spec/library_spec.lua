@@ -72,6 +72,14 @@ describe("the native library", function()
         assert.matches("its version is 1%.%d+, and this binding needs 1%.%d+ or a later 1%.x", output)
     end)
 
+    it("that lacks a function of the header is refused by that function's name", function()
+        local asks_for_more = [[
+            local cdef = require("opendiskmap.cdef")
+            cdef.text = cdef.text .. " int odm_absent(void);"
+            require("opendiskmap")]]
+        assert.matches("libopendiskmap.so: .*undefined symbol: odm_absent", run(built .. "/?.so", "", asks_for_more))
+    end)
+
     it("is not asked for by Lua without FFI, which is told", function()
         local output = support.output_of("lua5.1 -e 'require(\"opendiskmap.library\")' 2>&1 || true")
         if output:find("not found", 1, true) then
