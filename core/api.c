@@ -153,10 +153,10 @@ odm_status odm_close(odm_map *map)
     return status;
 }
 
-/* Passes on a status, and its detail to the caller's odm_error. */
+/* Passes on a status, and its detail to the caller's odm_error. ODM_EXISTS: odm_backup's, which has one, too. */
 static odm_status pass_on(const odm_map *map, odm_status status, odm_error *error)
 {
-    if (status < 0) odm__error_copy(error, &map->error);
+    if (status < 0 || status == ODM_EXISTS) odm__error_copy(error, &map->error);
     return status;
 }
 

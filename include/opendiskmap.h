@@ -297,8 +297,8 @@ ODM_API odm_status odm_sync(odm_map *map, odm_error *error);
  *   ODM_OK */
 ODM_API odm_status odm_refresh(odm_map *map);
 
-/* Detail of the last negative status that this handle or one of its iterators returned; a success does not clear it.
- * error->status is ODM_OK if there was none.
+/* Detail of the last negative status that this handle or one of its iterators returned, or of odm_backup's ODM_EXISTS; a
+ * success does not clear it. error->status is ODM_OK if there was none.
  *
  *   ODM_OK */
 ODM_API odm_status odm_last_error(const odm_map *map, odm_error *error);

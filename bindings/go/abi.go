@@ -341,13 +341,14 @@ const (
 	sliceHeaderSize = C.sizeof_odm_slice
 )
 
-// How the index came to be that a map works with.
-const (
-	RecoveryNone    RecoveryKind = C.ODM_RECOVERY_NONE    // the map was made with it
-	RecoveryKept    RecoveryKind = C.ODM_RECOVERY_KEPT    // rebuilt from a log of which nothing returned was lost
-	RecoveryCut     RecoveryKind = C.ODM_RECOVERY_CUT     // rebuilt as after power loss: the log was cut at a broken record
-	RecoveryPrivate RecoveryKind = C.ODM_RECOVERY_PRIVATE // a read-only map built its own: none could be trusted
-)
+// The kinds are C's, or this does not compile.
+var _ = [...][1]struct{}{
+	RecoveryNone:     {RecoveryNone - C.ODM_RECOVERY_NONE: {}},
+	RecoveryKept:     {RecoveryKept - C.ODM_RECOVERY_KEPT: {}},
+	RecoveryCut:      {RecoveryCut - C.ODM_RECOVERY_CUT: {}},
+	RecoveryPrivate:  {RecoveryPrivate - C.ODM_RECOVERY_PRIVATE: {}},
+	RecoverySalvaged: {RecoverySalvaged - C.ODM_RECOVERY_SALVAGED: {}},
+}
 
 // A span is bytes that C reads during a call: in Go's memory, without pointers in them.
 type span struct {

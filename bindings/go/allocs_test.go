@@ -5,6 +5,11 @@ import (
 	"testing"
 )
 
+type point struct {
+	X, Y float64
+	ID   uint32
+}
+
 // A call whose result needs no memory takes none.
 func TestHotPathsDoNotAllocate(t *testing.T) {
 	if raceDetector {
@@ -12,16 +17,22 @@ func TestHotPathsDoNotAllocate(t *testing.T) {
 	}
 	numbers, strs, structs := fresh(t, U64, U64), fresh(t, Str, Str), fresh[string, record](t, Str, Struct[record]())
 	raw := fresh(t, Bytes, Bytes)
+	points := fresh[uint64, point](t, U64, Struct[point]())
 	long := strings.Repeat("v", 1000)
 	key := []byte("key")
 	var sum int
 	look := func(value []byte) error { sum += len(value); return nil }
 	keys, values, ok := make([]uint64, 100), make([]uint64, 100), make([]bool, 100)
+	somePoints := make([]point, 100)
 	id := FieldOf[uint32](Struct[record](), "id")
 	batch := numbers.Batch()
 	must(t, strs.Put("key", long))
 	must(t, structs.Put("key", aRecord))
 	must(t, numbers.Put(1, 1))
+	for i := range keys {
+		keys[i] = uint64(i)
+		must(t, points.Put(uint64(i), point{X: 1}))
+	}
 	n := uint64(0)
 	for name, call := range map[string]func(){
 		"get u64":      func() { numbers.Get(1) },
@@ -37,7 +48,14 @@ func TestHotPathsDoNotAllocate(t *testing.T) {
 		"add":          func() { Add(numbers, 5, 1) },
 		"compare":      func() { numbers.CompareAndSwap(5, 1, 1) },
 		"get many u64": func() { numbers.GetMany(keys, values, ok) },
-		"len":          func() { numbers.Len() },
+		"get struct":   func() { points.Get(1) },
+		"get many structs": func() {
+			points.GetMany(keys, somePoints, ok)
+		},
+		"update struct": func() {
+			points.Update(1, func(p point, ok bool) (point, bool) { p.X++; return p, true })
+		},
+		"len": func() { numbers.Len() },
 		"read a field": func() {
 			structs.View("key", func(value []byte) error { _, err := id.Read(value); return err })
 		},

@@ -3,8 +3,10 @@ package opendiskmap
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"unsafe"
 )
 
@@ -13,7 +15,7 @@ import (
 //
 // An own codec needs a name of its own. It is used by many goroutines at once.
 type Codec[T any] interface {
-	// Name is the codec's part of the schema.
+	// Name is the codec's part of the schema. It has no slash in it.
 	Name() string
 	// Append appends the encoding of value to dst, and does not keep value.
 	Append(dst []byte, value T) ([]byte, error)
@@ -39,7 +41,7 @@ var (
 	Bytes Codec[[]byte]  = raw{}
 )
 
-// JSON encodes any value as JSON text, with encoding/json.
+// JSON encodes any value as JSON text, with encoding/json, which is given its address: methods with a pointer receiver count.
 func JSON[T any]() Codec[T] { return jsonText[T]{} }
 
 // A number is what is stored in a fixed number of bytes.
@@ -128,8 +130,8 @@ func (jsonText[T]) Name() string { return "json" }
 func (jsonText[T]) Append(dst []byte, value T) ([]byte, error) {
 	buffer := bytes.NewBuffer(dst)
 	encoder := json.NewEncoder(buffer)
-	encoder.SetEscapeHTML(false) // The text is for programs, as other languages write it.
-	if err := encoder.Encode(value); err != nil {
+	encoder.SetEscapeHTML(false)                   // The text is for programs, as other languages write it.
+	if err := encoder.Encode(&value); err != nil { // Its address, for a MarshalJSON with a pointer receiver.
 		return dst, err
 	}
 	return bytes.TrimSuffix(buffer.Bytes(), []byte("\n")), nil
@@ -168,10 +170,13 @@ type coder[T any] struct {
 
 func newCoder[T any](codec Codec[T]) (coder[T], error) {
 	if codec == nil {
-		return coder[T]{}, &Error{Op: "open", Code: ErrInvalid, Message: "a codec is nil"}
+		return coder[T]{}, errors.New("a codec is nil")
 	}
 	if checked, ok := codec.(interface{ Err() error }); ok && checked.Err() != nil {
-		return coder[T]{}, &Error{Op: "open", Code: ErrInvalid, Err: checked.Err()}
+		return coder[T]{}, checked.Err()
+	}
+	if name := codec.Name(); name == "" || strings.Contains(name, "/") {
+		return coder[T]{}, fmt.Errorf("a codec's name is %q: it needs one, without a slash", name)
 	}
 	c := coder[T]{codec: codec}
 	switch any(codec).(type) {

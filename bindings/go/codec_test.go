@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/big"
 	"reflect"
 	"strings"
 	"testing"
@@ -200,11 +201,11 @@ func TestFieldsAreReadInPlace(t *testing.T) {
 	if _, err := FieldOf[uint32](codec, "ID").Read(nil); err == nil || !strings.Contains(err.Error(), "no field ID") {
 		t.Fatal(err)
 	}
-	if _, err := FieldOf[uint64](codec, "id").Read(nil); err == nil || !strings.Contains(err.Error(), "id is of type uint32") {
+	if _, err := FieldOf[uint64](codec, "id").Read(nil); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "id is of type uint32") {
 		t.Fatal(err)
 	}
-	if _, err := id.Read(make([]byte, 10)); err == nil {
-		t.Fatal("too short")
+	if _, err := id.Read(make([]byte, 10)); !errors.Is(err, ErrEncoding) {
+		t.Fatal(err)
 	}
 }
 
@@ -245,6 +246,31 @@ func TestAHostileStructIsAnErrorThatNamesTheField(t *testing.T) {
 		t.Fatal("too short")
 	}
 }
+
+func TestJSONOfATypeWithAPointerReceiver(t *testing.T) {
+	m := fresh(t, Str, JSON[big.Int]())
+	number, _ := new(big.Int).SetString("123456789012345678901234567890", 10)
+	must(t, m.Put("key", *number))
+	got, _, err := m.Get("key")
+	want(t, err, got.Cmp(number), 0)
+}
+
+func TestACodecNeedsANameWithoutASlash(t *testing.T) {
+	for _, name := range []string{"", "a/b"} {
+		path := directory(t)
+		_, err := Open(path, Str, Codec[string](named{Str, name}), nil)
+		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), path) {
+			t.Fatal(name, err)
+		}
+	}
+}
+
+type named struct {
+	Codec[string]
+	name string
+}
+
+func (c named) Name() string { return c.name }
 
 func TestATypeWithoutAnEncodingIsRefusedByTheNameOfItsField(t *testing.T) {
 	refuse := func(err error, parts ...string) {

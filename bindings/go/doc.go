@@ -21,8 +21,9 @@
 // put that has returned is seen by every later get in any of them. A get takes no lock and waits for nobody. Writers of
 // different keys mostly work side by side: keys are spread over 16 locks.
 //
-// Nobody holds a lock between two calls. [Map.Update], [Add], [Map.GetOrPut], [Map.CompareAndSwap] and [Entry] read a value
-// with its version, and write only if it still is at that version; if not, they begin again.
+// Nobody holds a lock between two calls. [Map.Update], [Add], [Map.GetOrPut] and [Map.CompareAndSwap] read a value with its
+// version, and write only if it still is at that version; if not, they begin again. With an [Entry] that is up to you: its
+// Put and Delete tell whether they wrote.
 //
 // # What survives what
 //
@@ -40,7 +41,7 @@
 //
 // # Errors
 //
-// Every error is an [*Error], except those of a context or of a function you gave. Ask with [errors.Is] for a [Code], such as
+// Every error of a Map, and of a [Field], is an [*Error], except those of a context or of a function you gave. Ask with [errors.Is] for a [Code], such as
 // [ErrNoSpace], or for what the standard library calls it, such as [io/fs.ErrNotExist]. An absent key is no error.
 //
 // # cgo

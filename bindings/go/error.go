@@ -78,10 +78,10 @@ func (c Code) Is(target error) bool {
 	return false
 }
 
-// An Error is what every failing call of this package returns.
+// An Error is what every failing call of a Map returns.
 type Error struct {
 	Op      string        // the operation: "open", "put", ...
-	Path    string        // the map's directory; empty for a map in memory
+	Path    string        // the map's directory; empty for a map in memory, and for a Field
 	Code    Code          // what kind of failure
 	Errno   syscall.Errno // the operating system's error; 0 if there is none
 	Message string        // what exactly, in which file, and the cure if there is one; may be empty

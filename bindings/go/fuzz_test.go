@@ -192,7 +192,7 @@ func readInPlace[T any](t *testing.T, codec *StructCodec[T], f *field, encoding,
 	default:
 		t.Fatalf("field %s is a %v", f.name, f.goType)
 	}
-	if (err == nil) != ok || err != nil && !strings.HasPrefix(err.Error(), "field "+f.name+" ") {
+	if (err == nil) != ok || err != nil && !strings.HasPrefix(err.Error(), "opendiskmap: read a field: field "+f.name+" ") {
 		t.Fatalf("%s of %x: field %s: readable %v, error %v", codec.Name(), encoding, f.name, ok, err)
 	}
 	if ok && string(bytesOf(f, reflect.ValueOf(value))) != string(wanted) {

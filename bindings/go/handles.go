@@ -43,10 +43,12 @@ type store struct {
 	hints   [hintCount]atomic.Uint32
 	handles [handlesMax]handle
 
-	closed atomic.Bool
-	mu     sync.Mutex // owns root
-	root   native     // is duplicated, and used for nothing else
-	lanes  *lanes     // nil: there are none
+	walks   atomic.Int32  // loops that run
+	changes atomic.Uint64 // while loops ran; what they have read ahead may be out of date after each
+	closed  atomic.Bool
+	mu      sync.Mutex // owns root
+	root    native     // is duplicated, and used for nothing else
+	lanes   *lanes     // nil: there are none
 }
 
 func newStore(path string, root native) *store {
@@ -141,6 +143,15 @@ func (s *store) give(h *handle) {
 	} else if sweep {
 		s.sweep()
 	}
+}
+
+// giveWriter is give after a call that may have changed the map.
+func (s *store) giveWriter(h *handle) {
+	// After the write: either this sees the loop that runs, or the loop reads its entries later than the write.
+	if s.walks.Load() != 0 {
+		s.changes.Add(1)
+	}
+	s.give(h)
 }
 
 // sweep lets idle handles let go of what they hold.

@@ -119,7 +119,7 @@ func (b *Batch[K, V]) Write() error {
 	if err != nil {
 		return b.m.store.refused(op, err)
 	}
-	defer b.m.store.give(h)
+	defer b.m.store.giveWriter(h)
 	b.outcomes = append(b.outcomes[:0], make([]byte, len(b.ops))...)
 	var code Code
 	b.done, code = h.writeMany(b.ops, b.keys, b.keyEnds, b.values, b.valueEnds, b.outcomes)

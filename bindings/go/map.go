@@ -36,16 +36,21 @@ func open[K, V any](path *string, key Codec[K], value Codec[V], opts *Options) (
 	if opts == nil {
 		opts = &Options{}
 	}
-	if err := opts.check(path); err != nil {
-		return nil, err
+	name := ""
+	if path != nil {
+		name = *path
+	}
+	invalid := func(err error) error { return &Error{Op: "open", Path: name, Code: ErrInvalid, Err: err} }
+	if err := opts.check(name); err != nil {
+		return nil, invalid(err)
 	}
 	keys, err := newCoder(keyCodec(key))
 	if err != nil {
-		return nil, err
+		return nil, invalid(err)
 	}
 	values, err := newCoder(value)
 	if err != nil {
-		return nil, err
+		return nil, invalid(err)
 	}
 	schema := key.Name() + "/" + value.Name()
 	if opts.AnySchema {
@@ -54,10 +59,6 @@ func open[K, V any](path *string, key Codec[K], value Codec[V], opts *Options) (
 	root, err := nativeOpen(path, opts, opts.flags(), opts.waitMs(), schema)
 	if err != nil {
 		return nil, err
-	}
-	name := ""
-	if path != nil {
-		name = *path
 	}
 	m := &Map[K, V]{store: newStore(name, root), keys: keys, values: values}
 	m.store.openLanes(opts)
@@ -180,7 +181,7 @@ func (m *Map[K, V]) Put(key K, value V) error {
 	if err != nil {
 		return m.store.refused("put", err)
 	}
-	defer m.store.give(h)
+	defer m.store.giveWriter(h)
 	k, v, err := m.encode(h, &key, &value)
 	if err != nil {
 		return m.store.refused("put", err)
@@ -202,7 +203,7 @@ func (m *Map[K, V]) Delete(key K) (existed bool, err error) {
 	if err != nil {
 		return false, m.store.refused("delete", err)
 	}
-	defer m.store.give(h)
+	defer m.store.giveWriter(h)
 	k, err := m.keys.encode(&key, &h.key)
 	if err != nil {
 		return false, m.store.refused("delete", err)
@@ -256,7 +257,7 @@ func (m *Map[K, V]) put(op string, key *K, value *V, version uint64) (written bo
 	if err != nil {
 		return false, m.store.refused(op, err)
 	}
-	defer m.store.give(h)
+	defer m.store.giveWriter(h)
 	k, v, err := m.encode(h, key, value)
 	if err != nil {
 		return false, m.store.refused(op, err)
@@ -270,7 +271,7 @@ func (m *Map[K, V]) remove(op string, key *K, version uint64) (removed bool, err
 	if err != nil {
 		return false, m.store.refused(op, err)
 	}
-	defer m.store.give(h)
+	defer m.store.giveWriter(h)
 	k, err := m.keys.encode(key, &h.key)
 	if err != nil {
 		return false, m.store.refused(op, err)
@@ -346,32 +347,38 @@ func (m *Map[K, V]) Update(key K, fn func(value V, ok bool) (next V, keep bool))
 	}
 }
 
-// CompareAndSwap puts next if the value of key is old, and tells whether it was. Values are compared by their encodings.
+// CompareAndSwap puts next if the value of key is old, and tells whether it was. Values are compared by their encodings. If
+// somebody else changes key meanwhile, CompareAndSwap looks again: perhaps to the same value.
 func (m *Map[K, V]) CompareAndSwap(key K, old, next V) (swapped bool, err error) {
 	const op = "compare and swap"
 	h, err := m.store.take()
 	if err != nil {
 		return false, m.store.refused(op, err)
 	}
-	defer m.store.give(h)
-	k, expected, err := m.encode(h, &key, &old)
-	if err != nil {
-		return false, m.store.refused(op, err)
+	defer m.store.giveWriter(h)
+	for {
+		k, expected, err := m.encode(h, &key, &old)
+		if err != nil {
+			return false, m.store.refused(op, err)
+		}
+		found, version, code := h.entryGet(k)
+		switch {
+		case code == ErrNotFound:
+			return false, nil
+		case code != OK:
+			return false, m.store.failed(op, h, code)
+		case !bytes.Equal(found, unsafe.Slice(expected.start, expected.size)):
+			return false, nil
+		}
+		v, err := m.values.encode(&next, &h.value) // In the room of what was expected.
+		if err != nil {
+			return false, m.store.refused(op, err)
+		}
+		swapped, err := m.written(op, h, h.entryPut(k, v, version))
+		if swapped || err != nil {
+			return swapped, err
+		}
 	}
-	found, version, code := h.entryGet(k)
-	switch {
-	case code == ErrNotFound:
-		return false, nil
-	case code != OK:
-		return false, m.store.failed(op, h, code)
-	case !bytes.Equal(found, unsafe.Slice(expected.start, expected.size)):
-		return false, nil
-	}
-	v, err := m.values.encode(&next, &h.value)
-	if err != nil {
-		return false, m.store.refused(op, err)
-	}
-	return m.written(op, h, h.entryPut(k, v, version))
 }
 
 // Number is what Add adds.

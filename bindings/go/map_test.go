@@ -132,6 +132,37 @@ func TestCompareAndSwap(t *testing.T) {
 	}
 }
 
+// watched is Str, and tells of every value that it encodes.
+type watched struct {
+	Codec[string]
+	encoding func(value string)
+}
+
+func (c watched) Name() string { return "watched" }
+
+func (c watched) Append(dst []byte, value string) ([]byte, error) {
+	c.encoding(value)
+	return c.Codec.Append(dst, value)
+}
+
+func TestCompareAndSwapLooksAgainIfSomebodyPutTheSameValue(t *testing.T) {
+	var m *Map[string, string]
+	others := 0 // values that somebody else puts between the look at the value and the write
+	m = fresh(t, Str, watched{Str, func(value string) {
+		if value == "next" && others > 0 {
+			others--
+			must(t, m.Put("key", "old"))
+		}
+	}})
+	must(t, m.Put("key", "old"))
+	others = 3
+	swapped, err := m.CompareAndSwap("key", "old", "next")
+	want(t, err, swapped, true)
+	want(t, nil, others, 0)
+	value, _, err := m.Get("key")
+	want(t, err, value, "next")
+}
+
 func TestAdd(t *testing.T) {
 	m := fresh(t, Str, I16)
 	sum, err := Add(m, "n", 32767)
@@ -428,7 +459,7 @@ func TestErrorsSayWhatWhereAndWhy(t *testing.T) {
 	if !errors.Is(err, fs.ErrNotExist) || !errors.As(err, &e) || e.Errno == 0 || e.Code != ErrIO {
 		t.Fatalf("%v %#v", err, e)
 	}
-	for _, o := range []Options{{Stripes: 3}, {Stripes: -1}, {FileMode: fs.ModeDir}, {MustCreate: true, ReadOnly: true}} {
+	for _, o := range []Options{{Stripes: 3}, {Stripes: -1}, {Stripes: 1 << 33}, {FileMode: fs.ModeDir}, {MustCreate: true, ReadOnly: true}} {
 		if _, err := OpenStringU64(path, &o); !errors.Is(err, ErrInvalid) {
 			t.Fatal(o, err)
 		}

@@ -49,10 +49,12 @@ import "C"
 
 set(versions ${OUTPUT}/${module}/@v)
 file(MAKE_DIRECTORY ${versions})
-# The same bytes whenever it is made: Go remembers the checksum of a version.
+# The same bytes whenever it is made: Go remembers the checksum of a version. Files alone: an entry for a folder is one that
+# `go mod verify` does not find again.
+file(GLOB_RECURSE files RELATIVE ${stage} ${package}/*)
+list(SORT files)
 execute_process(
-    COMMAND ${CMAKE_COMMAND} -E tar cf ${versions}/v${version}.zip --format=zip "--mtime=2000-01-01 00:00:00 UTC"
-        ${module}@v${version}
+    COMMAND ${CMAKE_COMMAND} -E tar cf ${versions}/v${version}.zip --format=zip "--mtime=2000-01-01 00:00:00 UTC" ${files}
     WORKING_DIRECTORY ${stage} COMMAND_ERROR_IS_FATAL ANY)
 file(COPY_FILE ${package}/go.mod ${versions}/v${version}.mod)
 file(WRITE ${versions}/v${version}.info "{\"Version\":\"v${version}\",\"Time\":\"2000-01-01T00:00:00Z\"}\n")

@@ -1,6 +1,8 @@
 package opendiskmap
 
 import (
+	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"strings"
@@ -54,23 +56,17 @@ func (o *Options) waitMs() uint32 {
 	return uint32(min(max(o.Wait.Milliseconds(), 1), math.MaxUint32-1))
 }
 
+var errZeroByte = errors.New("the path has a zero byte in it")
+
 // check finds what C could not be told.
-func (o *Options) check(path *string) error {
-	wrong := ""
+func (o *Options) check(path string) error {
 	switch {
-	case path != nil && strings.ContainsRune(*path, 0):
-		wrong = "the path has a zero byte in it"
-	case o.Stripes < 0:
-		wrong = "Options.Stripes is negative"
+	case strings.ContainsRune(path, 0):
+		return errZeroByte
+	case o.Stripes < 0 || uint64(o.Stripes) > math.MaxUint32: // C has 32 bits for it.
+		return fmt.Errorf("Options.Stripes is %d: a power of two up to 64, or 0 for 16", o.Stripes)
 	case o.FileMode&^fs.ModePerm != 0:
-		wrong = "Options.FileMode has more than permission bits: " + o.FileMode.String()
+		return fmt.Errorf("Options.FileMode has more than permission bits: %v", o.FileMode)
 	}
-	if wrong == "" {
-		return nil
-	}
-	e := &Error{Op: "open", Code: ErrInvalid, Message: wrong}
-	if path != nil {
-		e.Path = *path
-	}
-	return e
+	return nil
 }

@@ -268,9 +268,10 @@ func (f *field) set(p unsafe.Pointer, bytes []byte) {
 	case f.shape == stringy:
 		*(*string)(p) = string(bytes)
 	default:
-		s := reflect.MakeSlice(f.goType, len(bytes)/f.elemSize, len(bytes)/f.elemSize)
-		copy(unsafe.Slice((*byte)(s.UnsafePointer()), len(bytes)), bytes)
-		reflect.NewAt(f.goType, p).Elem().Set(s)
+		// Aligned for whatever elements. Not by reflection, for which the struct itself would move to the heap.
+		room := unsafe.SliceData(make([]uint64, (len(bytes)+7)/8))
+		copy(unsafe.Slice((*byte)(unsafe.Pointer(room)), len(bytes)), bytes)
+		*(*[]byte)(p) = unsafe.Slice((*byte)(unsafe.Pointer(room)), len(bytes)/f.elemSize)
 	}
 }
 
@@ -316,7 +317,8 @@ type Field[F any] struct {
 	err   error
 }
 
-// FieldOf finds a field by the name it is stored under. If there is none, or its type is not F, then every Read of it says so.
+// FieldOf finds a field by the name it is stored under. If there is none, or its type is not F, then every Read of it says so,
+// as ErrInvalid.
 func FieldOf[F, T any](c *StructCodec[T], name string) Field[F] {
 	result := Field[F]{size: c.size, name: c.name, err: c.err}
 	if c.err != nil {
@@ -338,17 +340,18 @@ func FieldOf[F, T any](c *StructCodec[T], name string) Field[F] {
 }
 
 // Read is the field's value in an encoding of the struct. A string or slice is not copied: it is valid as long as the
-// encoding is, and writing to it ends the program.
+// encoding is, and writing to it ends the program. Bytes that are no encoding of the struct are ErrEncoding.
 func (r Field[F]) Read(encoding []byte) (value F, err error) {
 	if r.err != nil {
-		return value, r.err
+		return value, &Error{Op: "read a field", Code: ErrInvalid, Err: r.err}
 	}
-	if err := r.size.check(r.name, encoding); err != nil {
-		return value, err
+	err = r.size.check(r.name, encoding)
+	var bytes []byte
+	if err == nil {
+		bytes, err = r.field.in(encoding)
 	}
-	bytes, err := r.field.in(encoding)
 	if err != nil {
-		return value, err
+		return value, &Error{Op: "read a field", Code: ErrEncoding, Err: err}
 	}
 	p := unsafe.Pointer(&value)
 	switch {

@@ -64,6 +64,7 @@ module() {
     "$go" mod init example.com/user 2> /dev/null
     cp "$root/examples/go/quickstart/main.go" .
     "$go" get "$module@latest"
+    "$go" mod verify
     used() {
         echo "$1"
         sh "$root/examples/run_example.sh" twice "$work/user/user" "$root/examples/go/quickstart"

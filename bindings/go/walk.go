@@ -15,7 +15,8 @@ const (
 
 // A Walk visits the entries of a map: every key that is there during the whole walk exactly once, in no meaningful order.
 // Keys removed before the walk reaches them do not come; keys put meanwhile may or may not. Values are current. Everything may
-// be changed meanwhile, also by the loop's own body.
+// be changed meanwhile, also by the loop's own body. A loop reads up to 256 entries ahead: what is changed otherwise than by
+// this Map, by another process for example, it may see as late as that.
 //
 //	walk := m.Walk(opendiskmap.Start)
 //	for key, value := range walk.All() {
@@ -26,7 +27,9 @@ const (
 //	}
 //
 // A loop that was left early can be gone on with: by another loop over the same Walk, or from its Position by another Walk.
-// It repeats at most the entries of one chunk of the index, some thousands, and misses none.
+// It repeats at most the entries of one chunk of the index, some thousands, and misses none. So positions are for going on after
+// many entries: a loop that is left after a few may begin at the same place again. For pages of a few entries, use
+// [iter.Pull2] with All.
 //
 // A Walk is used by one goroutine at a time, and by one loop.
 type Walk[K, V any] struct {
@@ -118,7 +121,10 @@ func (w *Walk[K, V]) loop(visit func(key, value []byte) (more bool, err error)) 
 		w.from, w.iter = iter.position(), nil
 		iter.end()
 	}()
+	s.walks.Add(1)
+	defer s.walks.Add(-1)
 	for {
+		changes := s.changes.Load()
 		count, code := iter.nextMany()
 		if code == done {
 			return
@@ -128,8 +134,17 @@ func (w *Walk[K, V]) loop(visit func(key, value []byte) (more bool, err error)) 
 			return
 		}
 		for i := range count {
+			key := iter.key(i)
 			value, _ := iter.value(i)
-			more, err := visit(iter.key(i), value)
+			if s.changes.Load() != changes { // The entry was read ahead: it may be another by now.
+				if value, code = h.get(spanOf(key)); code == ErrNotFound {
+					continue
+				} else if code != OK {
+					w.err = s.failed(op, h, code)
+					return
+				}
+			}
+			more, err := visit(key, value)
 			if err != nil {
 				w.err = s.refused(op, err)
 				return

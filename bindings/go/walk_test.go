@@ -3,6 +3,7 @@ package opendiskmap
 import (
 	"errors"
 	"iter"
+	"math/rand/v2"
 	"slices"
 	"testing"
 )
@@ -60,6 +61,70 @@ func TestALoopMayChangeTheMap(t *testing.T) {
 	}
 	must(t, walk.Err())
 	want(t, nil, m.Len(), count/2)
+}
+
+func TestAWalkSeesWhatWasChangedAheadOfIt(t *testing.T) {
+	const count = 5000
+	for name, change := range map[string]func(m *Map[uint32, uint64], gone []bool, now []uint64){
+		"by its body": func(m *Map[uint32, uint64], gone []bool, now []uint64) {
+			for range 3 {
+				k := uint32(rand.IntN(count))
+				if rand.IntN(2) == 0 {
+					_, err := m.Delete(k)
+					must(t, err)
+					gone[k] = true
+				} else if !gone[k] {
+					now[k]++
+					must(t, m.Put(k, now[k]))
+				}
+			}
+		},
+		"by a batch": func(m *Map[uint32, uint64], gone []bool, _ []uint64) {
+			k := uint32(rand.IntN(count))
+			b := m.Batch()
+			b.Delete(k)
+			must(t, b.Write())
+			gone[k] = true
+		},
+		"by another goroutine": func(m *Map[uint32, uint64], _ []bool, now []uint64) {
+			k := uint32(rand.IntN(count))
+			done := make(chan error)
+			go func() {
+				done <- m.Update(k, func(v uint64, ok bool) (uint64, bool) { return v + 1, ok })
+			}()
+			must(t, <-done)
+			now[k]++
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := numbers(t, count)
+			gone, now, seen := make([]bool, count), make([]uint64, count), make([]int, count)
+			for k := range now {
+				now[k] = uint64(k) * 3
+			}
+			walk := m.Walk(Start)
+			for k, v := range walk.All() {
+				want(t, nil, gone[k], false)
+				want(t, nil, v, now[k])
+				seen[k]++
+				change(m, gone, now)
+			}
+			must(t, walk.Err())
+			for k := range seen {
+				if seen[k] > 1 || (seen[k] == 0 && !gone[k]) {
+					t.Fatal(k, " came ", seen[k], " times")
+				}
+			}
+		})
+	}
+	m := numbers(t, count)
+	var err error
+	n := 0
+	for range m.Keys(&err) {
+		must(t, m.Clear())
+		n++
+	}
+	want(t, err, n, 1)
 }
 
 func TestAWalkGoesOnFromAPosition(t *testing.T) {

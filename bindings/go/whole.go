@@ -1,6 +1,9 @@
 package opendiskmap
 
-import "context"
+import (
+	"context"
+	"strings"
+)
 
 // stepMs is how long a step of long work may take: a cancelled context is noticed after one.
 const stepMs = 20
@@ -53,7 +56,7 @@ func (m *Map[K, V]) Clear() error {
 	if err != nil {
 		return m.store.refused("clear", err)
 	}
-	defer m.store.give(h)
+	defer m.store.giveWriter(h)
 	if code := h.clear(); code != OK {
 		return m.store.failed("clear", h, code)
 	}
@@ -105,7 +108,7 @@ func (m *Map[K, V]) work(ctx context.Context, op string, progress Progress, step
 			return err
 		}
 		code := step(h.native, p)
-		if code < 0 {
+		if code != OK && code != done { // ErrExists, too, which is positive.
 			return m.store.failed(op, h, code)
 		}
 		if progress != nil {
@@ -141,14 +144,26 @@ func (m *Map[K, V]) Verify(ctx context.Context, progress Progress) (Report, erro
 	return r.report(), err
 }
 
-// Backup copies the map to the directory path, which must be absent or empty: consistently, while others go on writing. If ctx
-// is done, Backup returns its error, and path holds no map but what another Backup to it replaces.
+// Backup copies the map to the directory path, which must be absent or empty: consistently, while others go on writing. A map
+// that is there is ErrExists, and stays as it is. If ctx is done, Backup returns its error, and path holds no map but what another
+// Backup to it replaces.
 func (m *Map[K, V]) Backup(ctx context.Context, path string, progress Progress) error {
+	if strings.ContainsRune(path, 0) {
+		return &Error{Op: "backup", Path: m.store.path, Code: ErrInvalid, Err: errZeroByte}
+	}
 	return m.work(ctx, "backup", progress, func(n native, p *nativeProgress) Code { return n.backup(path, p) })
 }
 
 // A RecoveryKind is how the index came to be that a map works with.
 type RecoveryKind uint32
+
+const (
+	RecoveryNone     RecoveryKind = 0 // the map was made with it
+	RecoveryKept     RecoveryKind = 1 // rebuilt from a log of which nothing returned was lost
+	RecoveryCut      RecoveryKind = 2 // rebuilt as after power loss: the log was cut at a broken record
+	RecoveryPrivate  RecoveryKind = 3 // a read-only map built its own: none could be trusted
+	RecoverySalvaged RecoveryKind = 4 // Options.Salvage kept what was whole of a damaged map
+)
 
 // A Recovery is what the last rebuild of the index has done.
 type Recovery struct {

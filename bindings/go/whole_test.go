@@ -107,6 +107,27 @@ func TestABackupIsAMap(t *testing.T) {
 	want(t, err, v, strings.Repeat("v", 200))
 }
 
+func TestABackupLeavesAMapThatIsThere(t *testing.T) {
+	m := overwritten(t)
+	other := directory(t)
+	must(t, reopen(t, other, Str, Str).Put("key", "value"))
+	for _, path := range []string{other, m.Path()} {
+		// A context, or a call that never ends would not be seen to be one.
+		ctx, cancel := context.WithCancel(t.Context())
+		err := m.Backup(ctx, path, func(uint64, uint64) { cancel() })
+		cancel()
+		if !errors.Is(err, ErrExists) || !strings.Contains(err.Error(), path+" is a map already") {
+			t.Fatal(err)
+		}
+	}
+	value, _, err := reopen(t, other, Str, Str).Get("key")
+	want(t, err, value, "value")
+	want(t, nil, m.Len(), 500)
+	if err := m.Backup(t.Context(), other+"\x00.copy", nil); !errors.Is(err, ErrInvalid) {
+		t.Fatal(err)
+	}
+}
+
 func TestLongWorkEndsWhenItsContextIsDone(t *testing.T) {
 	m := overwritten(t)
 	for name, work := range map[string]func(context.Context, Progress) error{

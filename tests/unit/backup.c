@@ -198,7 +198,10 @@ Test(backup, goes_only_where_nothing_is)
     digest = tree_digest(other);
     expect_status(odm_backup(map, other, NULL, &error), ODM_EXISTS);
     cr_assert_eq(tree_digest(other), digest);
+    expect_message(error, other);
+    expect_message(error, "is a map already");
     expect_status(odm_backup(map, map->store->path, NULL, &error), ODM_EXISTS);
+    expect_message(error, map->store->path);
     // A damaged map whose meta is missing is no remnant of a copy.
     cr_assert_eq(unlink(path_of(other, "meta")), 0);
     digest = tree_digest(other);

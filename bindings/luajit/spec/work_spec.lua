@@ -68,9 +68,12 @@ describe("long work", function()
         assert.are.equal("2000 of round 3", copy:get(2000))
         copy:close()
         assert.is_true(map:backup(target .. "2", (watcher())))
-        local nothing, message = map:backup(target)
-        assert.is_nil(nothing)
-        assert.are.equal("string", type(message))
+        for _, progress in ipairs({ false, (watcher()) }) do
+            local nothing, message, code = map:backup(target, progress or nil)
+            assert.is_nil(nothing)
+            assert.are.equal(target .. " is a map already", message)
+            assert.are.equal(diskmap.EXISTS, code)
+        end
     end)
 
     it("goes on after a yield in its progress function", function()

@@ -5,7 +5,7 @@
 const { native: addon } = require('./native')
 const { statusError, typeError, shown } = require('./errors')
 const { checkNames } = require('./options')
-const { DONE } = require('./handle')
+const { OK, DONE } = require('./handle')
 
 const KINDS = { sync: 0, compact: 1, verify: 2, backup: 3 }
 const STEP_MS = 50 // so often progress is told and a signal looked at
@@ -28,7 +28,7 @@ async function run (handle, operation, path, options = {}) {
     for (;;) {
       const status = await addon.jobStep(job, STEP_MS)
       const { done, total, report, error } = addon.jobState(job)
-      if (status < 0) throw statusError(operation, handle.path, status, error)
+      if (status !== OK && status !== DONE) throw statusError(operation, handle.path, status, error)
       if (onProgress !== undefined) onProgress({ done, total })
       if (status === DONE) return report
       if (signal?.aborted) throw signal.reason

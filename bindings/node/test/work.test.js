@@ -106,6 +106,18 @@ test('backup, while others write', async (t) => {
   for (let i = 0; i < 20000; i += 97) assert.equal(copy.get(BigInt(i)), `value ${i}`)
 })
 
+test('backup leaves a map that is there', async (t) => {
+  const map = filled(mapPath(t), 10)
+  const target = mapPath(t, 'copy')
+  await map.backup(target)
+  for (const path of [target, map.path]) {
+    // A signal, or work that never ends would not be seen to be that.
+    const controller = new AbortController()
+    await assert.rejects(map.backup(path, { onProgress: () => controller.abort(), signal: controller.signal }),
+      (error) => error.code === 'ODM_EXISTS' && error.message.includes(`${path} is a map already`))
+  }
+})
+
 test('backup cancelled leaves no map', async (t) => {
   const target = mapPath(t, 'copy')
   if (!await has('backup', mapPath(t))) return t.skip('not in this version of the engine')

@@ -40,8 +40,9 @@ func (h handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ok, err = h.pages.Delete(key)
 	case http.MethodPost: // However many processes count: nothing is lost.
 		var n uint64
-		n, err = opendiskmap.Add(h.visits, key, 1)
-		fmt.Fprint(w, n)
+		if n, err = opendiskmap.Add(h.visits, key, 1); err == nil {
+			fmt.Fprint(w, n)
+		}
 	}
 	switch {
 	case err != nil:
