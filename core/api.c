@@ -160,6 +160,14 @@ static odm_status pass_on(const odm_map *map, odm_status status, odm_error *erro
     return status;
 }
 
+static odm_status no_map(const char *function, odm_error *error)
+{
+    odm_error detail = {.struct_size = sizeof detail};
+    odm_status status = odm__fail(&detail, ODM_E_INVALID, "%s: map is NULL", function);
+    odm__error_copy(error, &detail);
+    return status;
+}
+
 static odm_status check_not_forked(odm_map *map)
 {
     if (!atomic_load(&map->store->forked)) return ODM_OK;
@@ -168,7 +176,7 @@ static odm_status check_not_forked(odm_map *map)
 
 odm_status odm_sync(odm_map *map, odm_error *error)
 {
-    if (map == NULL) return ODM_E_INVALID;
+    if (map == NULL) return no_map("odm_sync", error);
     return pass_on(map, odm__sync(map), error);
 }
 
@@ -338,7 +346,7 @@ odm_status odm_entry_remove(odm_map *map, const void *key, size_t key_size, uint
 
 odm_status odm_clear(odm_map *map, odm_error *error)
 {
-    if (map == NULL) return ODM_E_INVALID;
+    if (map == NULL) return no_map("odm_clear", error);
     return pass_on(map, odm__clear(map), error);
 }
 
@@ -470,7 +478,7 @@ static odm_status check_progress(odm_map *map, const odm_progress *progress, con
 
 odm_status odm_compact(odm_map *map, odm_progress *progress, odm_error *error)
 {
-    if (map == NULL) return ODM_E_INVALID;
+    if (map == NULL) return no_map("odm_compact", error);
     odm_status status = check_progress(map, progress, "odm_compact");
     if (status == ODM_OK) status = odm__compact(map, progress);
     return pass_on(map, status, error);
@@ -478,7 +486,7 @@ odm_status odm_compact(odm_map *map, odm_progress *progress, odm_error *error)
 
 odm_status odm_verify(odm_map *map, odm_report *report, odm_progress *progress, odm_error *error)
 {
-    if (map == NULL) return ODM_E_INVALID;
+    if (map == NULL) return no_map("odm_verify", error);
     odm_status status = check_not_forked(map);
     if (status == ODM_OK) status = check_progress(map, progress, "odm_verify");
     if (status == ODM_OK && report != NULL && report->struct_size < sizeof report->struct_size) {
@@ -493,7 +501,7 @@ odm_status odm_verify(odm_map *map, odm_report *report, odm_progress *progress, 
 
 odm_status odm_backup(odm_map *map, const char *path, odm_progress *progress, odm_error *error)
 {
-    if (map == NULL) return ODM_E_INVALID;
+    if (map == NULL) return no_map("odm_backup", error);
     odm_status status = check_not_forked(map);
     if (status == ODM_OK) status = check_progress(map, progress, "odm_backup");
     if (status == ODM_OK && (path == NULL || path[0] == '\0')) {

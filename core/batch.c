@@ -208,12 +208,14 @@ static bool have_8_bytes_each(const uint64_t *ends, size_t n)
 odm_status odm_get_many(odm_map *map, size_t *n, const void *keys, const uint64_t *key_ends, const void **values,
                         uint64_t *value_sizes)
 {
+    if (map == NULL && n != NULL) *n = 0;
     if (map == NULL) return ODM_E_INVALID;
-    if (n == NULL || (value_sizes == NULL && *n != 0)) {
-        return odm__fail(&map->error, ODM_E_INVALID, "odm_get_many: n or value_sizes is NULL");
-    }
+    if (n == NULL) return odm__fail(&map->error, ODM_E_INVALID, "odm_get_many: n is NULL");
     size_t count = *n;
     *n = 0;
+    if (value_sizes == NULL && count != 0) {
+        return odm__fail(&map->error, ODM_E_INVALID, "odm_get_many: value_sizes is NULL");
+    }
     const struct answers answers = {values, value_sizes};
     if (keys != NULL && key_ends != NULL && have_8_bytes_each(key_ends, count)) {
         return get_groups(map, &(struct keys){keys, NULL}, count, &answers, n);
@@ -282,6 +284,7 @@ static odm_status write_op(odm_map *map, const struct batch *batch, size_t i)
 odm_status odm_write_many(odm_map *map, size_t *n, const uint8_t *ops, const void *keys, const uint64_t *key_ends,
                           const void *values, const uint64_t *value_ends, uint8_t *outcomes)
 {
+    if (map == NULL && n != NULL) *n = 0;
     if (map == NULL) return ODM_E_INVALID;
     if (n == NULL) return odm__fail(&map->error, ODM_E_INVALID, "odm_write_many: n is NULL");
     struct batch batch = {*n, {keys, key_ends}, values, value_ends, ops};

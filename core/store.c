@@ -280,13 +280,10 @@ static odm_status open_directory(struct store *store, const char *path, const od
         }
         status = odm__directory_open(&store->directory, path, error);
     }
-    if (status != ODM_OK) return status;
-    store->directory.mode = options->file_mode;
-    if (*made && options->file_mode != 0) {
+    if (status == ODM_OK && *made && options->file_mode != 0) {
         (void)odm__os.change_mode(store->directory.fd, odm__directory_mode(options->file_mode));
     }
-    store->directory.any_file_system = (options->flags & ODM_ANY_FILE_SYSTEM) != 0;
-    return store->read_only ? ODM_OK : odm__directory_check_kind(&store->directory, error);
+    return status;
 }
 
 /* Opens meta, making the map if it may be made. */
@@ -319,6 +316,11 @@ static odm_status open_files(struct store *store, const char *path, const odm_op
     *made = false;
     odm_status status = path == NULL ? odm__directory_open_in(&store->directory, NULL, "", "", true, error)
                                      : open_directory(store, path, options, made, error);
+    if (status != ODM_OK) return status;
+    // Of a map in memory, for a backup of it.
+    store->directory.mode = options->file_mode;
+    store->directory.any_file_system = (options->flags & ODM_ANY_FILE_SYSTEM) != 0;
+    if (path != NULL && !store->read_only) status = odm__directory_check_kind(&store->directory, error);
     if (status == ODM_OK) status = open_meta(store, options, error);
     if (status == ODM_OK) status = odm__meta_check_schema(&store->meta.fixed, options, error);
     if (status != ODM_OK) return status;
@@ -328,7 +330,7 @@ static odm_status open_files(struct store *store, const char *path, const odm_op
     if (!store->read_only && identity.links > 1) return odm__linked(error, "meta", identity.links);
     store->device = identity.device;
     store->inode = identity.inode;
-    store->directory.mode = identity.mode & 0666; // New files are as accessible as the first one.
+    if (path != NULL) store->directory.mode = identity.mode & 0666; // New files are as accessible as the first one.
     return ODM_OK;
 }
 

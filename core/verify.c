@@ -32,6 +32,7 @@ struct verify {
     uint32_t at;                   // next slot of the copy
     // Of the stripe, up to the chunk being looked at; and of that chunk.
     uint64_t stripe_count, stripe_bytes, chunk_count, chunk_bytes;
+    bool unsized; // A slot of the stripe names no whole record: its bytes are not known.
     // As the stripe said when it was begun.
     uint64_t count_before, bytes_before, tail_before, generation_before;
 };
@@ -220,7 +221,10 @@ static const char *look_at_slot(struct odm_map *map, struct verify *verify, uint
     struct record record;
     *failed = ODM_OK;
     odm_status status = record_is_whole(map, slot, &record);
-    if (status == ODM_E_CORRUPT) return "a slot names no whole record of a put";
+    if (status == ODM_E_CORRUPT) {
+        verify->unsized = true;
+        return "a slot names no whole record of a put";
+    }
     if (status != ODM_OK) {
         *failed = status;
         return NULL;
@@ -301,12 +305,23 @@ static odm_status count_locked(struct odm_map *map, uint32_t stripe, uint64_t *c
     }
 }
 
+/* A wrong count of keys is as many bad slots as it is wrong by; one of bytes is one. */
 static void bad_count(struct odm_map *map, struct verify *verify, uint32_t stripe, uint64_t said, uint64_t counted)
 {
     char what[96];
-    snprintf(what, sizeof what, "stripe %u says it has %" PRIu64 ", but it is %" PRIu64, stripe, said, counted);
+    snprintf(what, sizeof what, "stripe %u says it has %" PRIu64 " keys, but there are %" PRIu64, stripe, said,
+             counted);
     note_bad(verify, &verify->report.bad_slots, said > counted ? said - counted : counted - said, 0,
              offset_in_index(map, &map->reader.index.stripes[stripe].count), what);
+}
+
+static void bad_bytes(struct odm_map *map, struct verify *verify, uint32_t stripe, uint64_t said)
+{
+    char what[112];
+    snprintf(what, sizeof what, "stripe %u says its records have %" PRIu64 " bytes, but they have %" PRIu64, stripe,
+             said, verify->stripe_bytes);
+    note_bad(verify, &verify->report.bad_slots, 1, 0,
+             offset_in_index(map, &map->reader.index.stripes[stripe].live_bytes), what);
 }
 
 /* A stripe's slots were all looked at: are they as many, and as long, as it says? If it was written meanwhile its keys are counted
@@ -320,7 +335,7 @@ static odm_status verify_counts(struct odm_map *map, struct verify *verify, uint
     // In another index a chunk may also hold keys that were counted already.
     bool quiet = tail == verify->tail_before && count == verify->count_before && bytes == verify->bytes_before &&
                  map->reader.generation == verify->generation_before;
-    bool right = count == verify->stripe_count && bytes == verify->stripe_bytes;
+    bool right = count == verify->stripe_count && (bytes == verify->stripe_bytes || verify->unsized);
     if (quiet && right) return ODM_OK;
     if (map->store->read_only) {
         // Who may not lock can not tell a write in flight from damage, where there are writers.
@@ -342,8 +357,8 @@ static odm_status verify_counts(struct odm_map *map, struct verify *verify, uint
     if (status != ODM_OK || asked != ODM_OK) return status != ODM_OK ? status : asked;
     if (counted != count) {
         bad_count(map, verify, number, count, counted);
-    } else if (quiet && tail == verify->tail_before && bytes != verify->stripe_bytes) {
-        bad_count(map, verify, number, bytes, verify->stripe_bytes);
+    } else if (quiet && tail == verify->tail_before && bytes != verify->stripe_bytes && !verify->unsized) {
+        bad_bytes(map, verify, number, bytes);
     }
     return ODM_OK;
 }
@@ -352,6 +367,7 @@ static odm_status begin_stripe(struct odm_map *map, struct verify *verify, uint3
 {
     const struct stripe *stripe = &map->reader.index.stripes[number];
     verify->stripe_count = verify->stripe_bytes = 0;
+    verify->unsized = false;
     odm_status status = odm__job_tail(map, &verify->tail_before);
     verify->generation_before = map->reader.generation;
     verify->count_before = atomic_load(&stripe->count);

@@ -213,7 +213,7 @@ typedef struct odm_report {
     uint64_t records;     /* read */
     uint64_t bytes;       /* of the log, read */
     uint64_t bad_records; /* of these, not whole; a missing segment file counts as one */
-    uint64_t bad_slots;   /* of the index, naming no record or the wrong one; by how much counts differ from the slots, too */
+    uint64_t bad_slots;   /* of the index, naming no record or the wrong one; by how many its count of keys is wrong, too */
     uint64_t bad_number;  /* the first damage: number of its segment file; 0: it is in the file `index` */
     uint64_t bad_offset;  /* and its offset in that file, bytes */
 } odm_report;
@@ -250,7 +250,7 @@ ODM_API odm_status odm_options_init(odm_options *options, size_t struct_size);
  * made leaves nothing, or an empty directory, `log` or map, which the next open takes up.
  *
  *   ODM_OK
- *   ODM_NOT_FOUND     ODM_MUST_EXIST or ODM_READ_ONLY, and there is no map
+ *   ODM_NOT_FOUND     ODM_MUST_EXIST, ODM_READ_ONLY or ODM_SALVAGE, and there is no map
  *   ODM_EXISTS        ODM_MUST_CREATE, and there is one
  *   ODM_E_INVALID     unknown flags or a non-zero tail of *options; a path that is no directory; a directory with other
  *                     files in it; options out of their range
@@ -294,7 +294,8 @@ ODM_API odm_status odm_sync(odm_map *map, odm_error *error);
 /* Lets go of every slice this handle gave out. One load if there is nothing to let go of. A read-only handle looks for a
  * newer index here.
  *
- *   ODM_OK */
+ *   ODM_OK
+ *   ODM_E_CORRUPT, ODM_E_NO_MEMORY, ODM_E_IO    a newer index can not be used; the slices are let go of */
 ODM_API odm_status odm_refresh(odm_map *map);
 
 /* Detail of the last negative status that this handle or one of its iterators returned, or of odm_backup's ODM_EXISTS; a
@@ -342,7 +343,7 @@ ODM_API odm_status odm_remove(odm_map *map, const void *key, size_t key_size);
  * loss it has happened or has not; other clients may see it happen a part of the map at a time. Statuses as odm_put. */
 ODM_API odm_status odm_clear(odm_map *map, odm_error *error);
 
-/* Entries in the map: exact while no write is in flight. 0 for NULL. */
+/* Entries in the map: exact while no write is in flight. 0 for NULL, and where it can not be told (odm_last_error). */
 ODM_API uint64_t odm_count(odm_map *map);
 
 /* ---- entries: read, decide, write only if nothing changed --------------------------------------------------------- */
@@ -391,13 +392,14 @@ ODM_API odm_status odm_iter_open(odm_map *map, odm_iter **iter);
 ODM_API odm_status odm_iter_next(odm_iter *iter, const void **key, size_t *key_size, const void **value,
                                  size_t *value_size);
 
-/* The next entries, up to *n; *n becomes the number returned. Any of the arrays may be NULL. ODM_OK with *n >= 1; ODM_DONE
+/* The next entries, up to *n, at least 1; *n becomes the number returned. Any of the arrays may be NULL. ODM_OK with *n >= 1; ODM_DONE
  * only with *n = 0. An error that was met after some entries is returned by the next call. */
 ODM_API odm_status odm_iter_next_many(odm_iter *iter, size_t *n, const void **keys, uint64_t *key_sizes,
                                       const void **values, uint64_t *value_sizes);
 
 /* A point from which another walk, in any process, can go on: it repeats at most the keys of the chunk being read (some
- * thousands), and misses none. 0 is the start, UINT64_MAX the end. Means nothing for another map.
+ * thousands), and misses none. So it is for going on after many entries: who takes fewer than a chunk has never gets beyond
+ * it. 0 is the start, UINT64_MAX the end. Means nothing for another map.
  *
  *   ODM_OK, ODM_E_INVALID */
 ODM_API odm_status odm_iter_position(const odm_iter *iter, uint64_t *position);
@@ -415,19 +417,22 @@ ODM_API odm_status odm_iter_close(odm_iter *iter);
 /* ---- many keys ---------------------------------------------------------------------------------------------------- */
 
 /* Keys are packed in one buffer: key i is the bytes from ends[i - 1] (0 for the first) up to ends[i]; values likewise. On
- * entry *n is the number of keys. What is written to must not overlap what is read. Ends and sizes are checked first: ODM_E_INVALID (ends that fall, an unknown operation, a
- * remove with a value) or ODM_E_TOO_BIG with *n = 0 and nothing done. On an error met later, *n operations are done and
- * their outputs valid; on ODM_OK it is all of them. */
+ * entry *n is the number of keys. What is written to must not overlap what is read. Arguments are checked first:
+ * ODM_E_INVALID (NULL where something is needed, ends that fall, an unknown operation, a remove with a value) or
+ * ODM_E_TOO_BIG with *n = 0 and nothing done. On an error met later, *n operations are done and their outputs valid; on
+ * ODM_OK it is all of them. */
 
 /* Looks up *n keys, overlapping their cache misses. values[i] and value_sizes[i]: as odm_get; NULL and ODM_ABSENT for a key
- * that is absent. values NULL: sizes only. No snapshot: each value was current at some moment of the call. */
-ODM_API odm_status odm_get_many(odm_map *map, size_t *n, const void *keys, const uint64_t *key_ends, const void **values,
-                                uint64_t *value_sizes);
+ * that is absent. values NULL: sizes only; value_sizes is needed. No snapshot: each value was current at some moment of the
+ * call. */
+ODM_API odm_status odm_get_many(odm_map *map, size_t *n, const void *keys, const uint64_t *key_ends,
+                                const void **values, uint64_t *value_sizes);
 
 /* Writes *n keys strictly in order, also in the log; not atomic. ops[i]: ODM_OP_...; NULL = all puts. outcomes[i]: ODM_OK,
  * ODM_EXISTS or ODM_NOT_FOUND; may be NULL. values and value_ends may be NULL if every operation is a remove. */
-ODM_API odm_status odm_write_many(odm_map *map, size_t *n, const uint8_t *ops, const void *keys, const uint64_t *key_ends,
-                                  const void *values, const uint64_t *value_ends, uint8_t *outcomes);
+ODM_API odm_status odm_write_many(odm_map *map, size_t *n, const uint8_t *ops, const void *keys,
+                                  const uint64_t *key_ends, const void *values, const uint64_t *value_ends,
+                                  uint8_t *outcomes);
 
 /* ---- the map as a whole ------------------------------------------------------------------------------------------- */
 
@@ -438,13 +443,13 @@ ODM_API odm_status odm_schema(odm_map *map, const void **schema, size_t *size);
 
 /* Fills in *statistics; struct_size is set by the caller. Costs a look at every chunk of the index.
  *
- *   ODM_OK, ODM_E_INVALID (struct_size unknown) */
+ *   ODM_OK, ODM_E_INVALID (struct_size is not set), ODM_E_CORRUPT, ODM_E_NO_MEMORY, ODM_E_IO */
 ODM_API odm_status odm_stat(odm_map *map, odm_statistics *statistics);
 
 /* Long work. progress NULL: all at once, ODM_OK when finished. Else about progress->max_ms of work a call: ODM_OK = call
  * again, ODM_DONE = finished; to cancel, do not call again. No lock is held between calls. Between the calls of odm_verify and
- * odm_backup the handle keeps segment files they need, as if they were slices; a refresh of the handle, other long work on it, an
- * error and closing end such work, and going on with it is ODM_E_INVALID: begin anew, with a progress of zeros. */
+ * odm_backup the handle keeps segment files they need, as if they were slices; a refresh of the handle, the other of the two, an
+ * error of theirs and closing end such work, and going on with it is ODM_E_INVALID: begin anew, with a progress of zeros. */
 
 /* Reclaims all dead bytes: what is live is written anew, the files it lay in go. Writers do this by themselves, a little with
  * each write, as far as is needed to keep the log within twice the live bytes or 64 MiB above them, whichever is more; this
@@ -477,8 +482,9 @@ ODM_API odm_status odm_verify(odm_map *map, odm_report *report, odm_progress *pr
 
 /* Copies the map to the directory `path`, while others write: as it is at the first call, with each write that had returned by then
  * and none that began later. What is copied is checked. The copy is durable, and stamped: it opens at once, anywhere. So a map in
- * memory comes to disk. `path` is absent, empty, or holds what a backup that was killed has left; until all is copied it is no
- * map, and if it fails or is given up nothing stays. In the calls after the first `path` is not looked at.
+ * memory comes to disk. Its files are as accessible as the map's; those of a map in memory as its options say. `path` is
+ * absent, empty, or holds what a backup that was killed has left; until all is copied it is no map, and if it fails or is
+ * given up nothing stays. In the calls after the first it is not looked at what `path` says.
  *
  *   ODM_OK            progress NULL: finished; else: call again
  *   ODM_DONE          finished

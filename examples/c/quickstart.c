@@ -24,10 +24,11 @@ int main(int argc, char **argv)
     printf("red is %.*s\n", (int)size, (const char *)value); // No copy: it points into the map.
 
     status = odm_entry_put(map, "sky", 3, "#87ceeb", 7, 0); // 0: only if the key is absent.
-    printf("insert sky: %s\n", odm_status_message(status));
     if (status < 0) goto done;
+    printf("insert sky: %s\n", odm_status_message(status));
     if ((status = odm_remove(map, "grey", 4)) != ODM_OK) goto done;
-    printf("grey after its removal: %s\n", odm_status_name(odm_get(map, "grey", 4, NULL, NULL)));
+    if ((status = odm_get(map, "grey", 4, NULL, NULL)) < 0) goto done;
+    printf("grey after its removal: %s\n", odm_status_name(status));
     status = odm_sync(map, &error); // From here on all of it survives power loss too.
 done:
     if (status < 0) odm_last_error(map, &error); // The detail: what, which file, the cure.

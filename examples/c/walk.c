@@ -34,6 +34,8 @@ int main(int argc, char **argv)
     for (uint32_t n = 0; n < COUNT && status == ODM_OK; n++) status = odm_put(map, &n, 4, NULL, 0);
     if (status == ODM_OK) status = walk(map, &position, COUNT / 3);
     if (status == ODM_OK) status = walk(map, &position, 2 * COUNT); // Another, to the end.
-    printf("missed: %d, left: %d, %s\n", missed, (int)odm_count(map), odm_status_message(status));
+    FILE *to = status == ODM_DONE ? stdout : stderr;
+    if (status == ODM_DONE) fprintf(to, "missed: %d, left: %d, ", missed, (int)odm_count(map));
+    fprintf(to, "%s\n", odm_status_message(status));
     return odm_close(map) != ODM_OK || status != ODM_DONE;
 }

@@ -636,6 +636,9 @@ Test(api, arguments_of_the_other_functions)
     cr_assert_eq(error.status, ODM_E_INVALID);
     expect_status(odm_dup(map, NULL, &error), ODM_E_INVALID);
     expect_status(odm_sync(NULL, &error), ODM_E_INVALID);
+    expect_message(error, "odm_sync: map is NULL");
+    expect_status(odm_backup(NULL, path, NULL, &error), ODM_E_INVALID);
+    expect_message(error, "odm_backup: map is NULL");
     expect_status(odm_refresh(NULL), ODM_E_INVALID);
     expect_status(odm_last_error(NULL, &error), ODM_E_INVALID);
     expect_status(odm_last_error(map, NULL), ODM_E_INVALID);

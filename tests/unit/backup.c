@@ -104,6 +104,34 @@ Test(backup, brings_a_map_in_memory_to_disk)
     expect_backup(to);
 }
 
+/* A map in memory has no files whose mode the copy could have: it gets what new maps get. */
+Test(backup, of_a_map_in_memory_is_for_whom_its_options_say)
+{
+    umask(027);
+    static const struct {
+        mode_t asked, files, directory;
+    } cases[] = {{0, 0640, 0750}, {0600, 0600, 0700}, {0664, 0664, 0775}};
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        odm_map *map = open_map(NULL, .file_mode = cases[i].asked);
+        put(map, "a", "1");
+        const char *to = temp_map_path();
+        ok(odm_backup(map, to, NULL, NULL));
+        ok(odm_close(map));
+        struct stat status;
+        cr_assert_eq(stat(to, &status), 0);
+        cr_assert_eq(status.st_mode & 0777, cases[i].directory, "case %zu: 0%o", i, status.st_mode);
+        map = open_map(to, .flags = ODM_READ_ONLY);
+        char segment[32];
+        snprintf(segment, sizeof segment, "log/%011u", (unsigned)address_number(statistics_of(map).head));
+        const char *const names[] = {"meta", "index", segment};
+        for (size_t n = 0; n < COUNT_OF(names); n++) {
+            cr_assert_eq(stat(path_of(to, names[n]), &status), 0, "%s", names[n]);
+            cr_assert_eq(status.st_mode & 0777, cases[i].files, "case %zu, %s: 0%o", i, names[n], status.st_mode);
+        }
+        ok(odm_close(map));
+    }
+}
+
 Test(backup, of_an_empty_map_is_an_empty_map)
 {
     const char *to = temp_map_path();
