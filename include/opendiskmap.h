@@ -392,8 +392,8 @@ ODM_API odm_status odm_iter_open(odm_map *map, odm_iter **iter);
 ODM_API odm_status odm_iter_next(odm_iter *iter, const void **key, size_t *key_size, const void **value,
                                  size_t *value_size);
 
-/* The next entries, up to *n, at least 1; *n becomes the number returned. Any of the arrays may be NULL. ODM_OK with *n >= 1; ODM_DONE
- * only with *n = 0. An error that was met after some entries is returned by the next call. */
+/* The next entries, up to *n, at least 1; *n becomes the number returned. Any of the arrays may be NULL. ODM_OK with
+ * *n >= 1; ODM_DONE only with *n = 0. An error that was met after some entries is returned by the next call. */
 ODM_API odm_status odm_iter_next_many(odm_iter *iter, size_t *n, const void **keys, uint64_t *key_sizes,
                                       const void **values, uint64_t *value_sizes);
 

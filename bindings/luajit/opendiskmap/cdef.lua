@@ -131,10 +131,11 @@ typedef struct odm_slice {
  odm_status odm_iter_position(const odm_iter *iter, uint64_t *position);
  odm_status odm_iter_seek(odm_iter *iter, uint64_t position);
  odm_status odm_iter_close(odm_iter *iter);
- odm_status odm_get_many(odm_map *map, size_t *n, const void *keys, const uint64_t *key_ends, const void **values,
-                                uint64_t *value_sizes);
- odm_status odm_write_many(odm_map *map, size_t *n, const uint8_t *ops, const void *keys, const uint64_t *key_ends,
-                                  const void *values, const uint64_t *value_ends, uint8_t *outcomes);
+ odm_status odm_get_many(odm_map *map, size_t *n, const void *keys, const uint64_t *key_ends,
+                                const void **values, uint64_t *value_sizes);
+ odm_status odm_write_many(odm_map *map, size_t *n, const uint8_t *ops, const void *keys,
+                                  const uint64_t *key_ends, const void *values, const uint64_t *value_ends,
+                                  uint8_t *outcomes);
  odm_status odm_schema(odm_map *map, const void **schema, size_t *size);
  odm_status odm_stat(odm_map *map, odm_statistics *statistics);
  odm_status odm_compact(odm_map *map, odm_progress *progress, odm_error *error);
