@@ -67,9 +67,12 @@ static odm_status status_of_errno(int number)
 
 odm_status odm__note_os(odm_error *error, const char *verb, const char *name)
 {
+    enum { SHOWN = 120 }; // bytes of a name, its last ones: what happened must have room, too
     int number = errno;
     odm_status status = status_of_errno(number);
-    odm__note(error, status, "%s %s: %s", verb, name, strerror(number));
+    size_t size = strlen(name);
+    odm__note(error, status, "%s %s%s: %s", verb, size > SHOWN ? "..." : "", size > SHOWN ? name + size - SHOWN : name,
+              strerror(number));
     if (error != NULL) error->os_errno = number;
     return status;
 }

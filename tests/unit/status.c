@@ -37,6 +37,20 @@ Test(status, versions_agree)
     cr_assert_eq(version, ODM_VERSION);
 }
 
+/* However long a path is, what happened is told, and which of many paths it was. */
+Test(status, a_long_name_leaves_room_for_what_happened)
+{
+    char name[5000];
+    memset(name, 'n', sizeof name);
+    memcpy(name + sizeof name - 5, "/map", 5);
+    odm_error error = {.struct_size = sizeof error};
+    errno = ENAMETOOLONG;
+    expect_status(odm__note_os(&error, "open", name), ODM_E_IO);
+    expect_message(error, "open ...nnn");
+    expect_message(error, "/map: ");
+    expect_message(error, strerror(ENAMETOOLONG));
+}
+
 /* What the operating system says becomes the status that the header promises for it. */
 Test(status, an_errno_becomes_its_status)
 {
