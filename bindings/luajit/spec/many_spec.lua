@@ -95,4 +95,78 @@ describe("many keys", function()
         assert.are.equal("the value of key 2 is no u32: u32 has 4 bytes", message(raw:get_many({ "a", "b" })))
         raw:close()
     end)
+
+    -- A codec that keeps its texts in another map, under numbers, and does so with batches.
+    local function dictionary(words)
+        local function number_of(text)
+            local number = "#" .. words:count()
+            assert(words:write_many({ { "insert", text, number }, { "insert", number, text } }))
+            return words:get_many({ text, "?" })[1]
+        end
+        local function text_of(number)
+            return words:get_many({ number, "?", "?" })[1]
+        end
+        return diskmap.codec({ name = "word", encode = number_of, decode = text_of })
+    end
+
+    it("may be encoded by batches on another map", function()
+        local words = support.map("str", "str")
+        local word = dictionary(words)
+        local texts = support.map(word, word)
+        assert(texts:write_many({ { "put", "one", "eins" }, { "put", "two", "zwei" }, { "put", "three", "drei" } }))
+        assert.are.same({ "drei", "eins", "zwei" }, texts:get_many({ "three", "one", "two" }))
+        assert.are.equal("zwei", texts:get("two"))
+        assert.are.equal(3, texts:count())
+        texts:close()
+        words:close()
+    end)
+
+    it("may be encoded by functions that yield, on several maps at once", function()
+        local slow = diskmap.codec({ name = "slow", encode = function(text)
+            coroutine.yield()
+            return text
+        end, decode = function(text)
+            coroutine.yield()
+            return text
+        end })
+        local coroutines, maps = {}, {}
+        for n = 1, 3 do
+            maps[n] = support.map(slow, slow)
+            coroutines[n] = coroutine.create(function()
+                assert(maps[n]:write_many({ { "put", "a", "a" .. n }, { "put", "b", "b" .. n }, { "put", "c", "c" .. n } }))
+                assert.are.same({ "c" .. n, "b" .. n, "a" .. n }, maps[n]:get_many({ "c", "b", "a" }))
+                return "done"
+            end)
+        end
+        local ended = 0
+        while ended < 3 do
+            for n = 1, 3 do
+                if coroutine.status(coroutines[n]) ~= "dead" then
+                    local returned, answer = coroutine.resume(coroutines[n])
+                    assert(returned, answer)
+                    ended = ended + (answer == "done" and 1 or 0)
+                end
+            end
+        end
+        for n = 1, 3 do
+            maps[n]:close()
+        end
+    end)
+
+    it("of more bytes than LuaJIT can have in an array are refused, and nothing is done", function()
+        local half = ("x"):rep(2 ^ 10)
+        local large = support.map("str", "str")
+        large.encode_value = function() -- As a string of 2 GiB would be encoded. Nobody gets so far as to read it.
+            return half, 2 ^ 31
+        end
+        local nothing, problem, code, outcomes = large:write_many({ { "remove", "a" }, { "put", "b", "" } })
+        assert.is_nil(nothing)
+        assert.are.equal("the values of one call may have 2147483392 bytes: make several calls of it", problem)
+        assert.are.equal(diskmap.E_TOO_BIG, code)
+        assert.are.same({}, outcomes)
+        large.encode_key = large.encode_value
+        assert.are.equal(diskmap.E_TOO_BIG, select(3, large:get_many({ "a" })))
+        assert.matches("^the keys of one call", message(large:get_many({ "a" })))
+        large:close()
+    end)
 end)
