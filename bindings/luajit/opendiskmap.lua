@@ -98,13 +98,14 @@ local numbers = { -- name: the greatest value
     wait_ms = 2 ^ 32 - 1,
 }
 
---- Puts one option into `native`, or into `chosen`; or answers what was expected.
+--- Puts one option into `native`, or into `chosen`, whose `exists` tells that no map is to be made; or answers what was expected.
 local function take_option(name, value, native, chosen)
     if flags[name] then
         if type(value) ~= "boolean" then
             return "true or false"
         elseif value then
             native.flags = native.flags + flags[name]
+            chosen.exists = chosen.exists or name == "read_only" or name == "must_exist"
         end
     elseif numbers[name] then
         if type(value) ~= "number" or value < 0 or value > numbers[name] or value % 1 ~= 0 then
@@ -116,7 +117,7 @@ local function take_option(name, value, native, chosen)
         return not chosen[name] and "an encoding, or the name of one" or nil
     elseif name == "owner" then
         chosen.owner = value
-        return type(value) ~= "string" and "the name of a user" or nil
+        return (type(value) ~= "string" or value:find("\0", 1, true)) and "the name of a user" or nil
     else
         return "no such option"
     end
@@ -165,7 +166,7 @@ end
 --   stripes          locks for writing, a power of two up to 64, likewise; 16 if left out
 --   file_mode        permissions of the files, likewise; tonumber("644", 8) less the umask if left out
 --   wait_ms          the longest wait for a lock that a live process holds; 30,000 if left out
---   owner            a user to whom the directory is given when root makes the map: see README.md, OpenResty
+--   owner            a user to whom the map is given if root makes it by this call: see README.md, OpenResty
 function diskmap.open(path, options)
     if path ~= nil and (type(path) ~= "string" or path:find("\0", 1, true)) then
         return status.bad_argument(1, "open", "a path", path)
@@ -188,15 +189,20 @@ function diskmap.open(path, options)
     if not codecs then
         return nil, problem, C.ODM_E_UNSUPPORTED
     end
-    if path and chosen.owner then
-        local given, message, code = owner.give(path, chosen.owner)
-        if not given then
-            return nil, message, code
+    local opened
+    if path and chosen.owner and not chosen.exists then
+        local message, failed
+        opened, message, failed = owner.give(path, chosen.owner)
+        if not opened then
+            return nil, message, failed
         end
     end
 
     local handle, detail = ffi.new("odm_map *[1]"), status.new_detail()
     local code = C.odm_open(path, native, handle, detail)
+    if opened then
+        opened(code == C.ODM_OK)
+    end
     if code ~= C.ODM_OK then
         return status.detailed(code, detail)
     end

@@ -207,8 +207,53 @@ describe("a root master's map", function()
         assert.are.equal(diskmap.E_INVALID, code)
         map, message, code = diskmap.open(path .. "/none/map", options({ owner = "nobody" }))
         assert.is_nil(map)
-        assert.matches("^make directory .*: No such file or directory$", message)
+        assert.matches("No such file or directory", message)
         assert.are.equal(diskmap.E_IO, code)
+        assert.are.equal("", support.output_of("ls " .. path .. " 2> /dev/null"))
+    end)
+
+    local function owner_of(place)
+        return support.output_of("stat -c %U " .. place .. " 2> /dev/null")
+    end
+
+    as_root("is given away in an empty directory that is there, with all that is made in it", function()
+        os.execute("mkdir " .. path)
+        local map = assert(diskmap.open(path, options({ owner = "nobody", must_create = true })))
+        assert(map:put("a", 1))
+        assert.are.equal("", support.output_of("find " .. path .. " ! -user nobody"))
+        assert.is_true(as_nobody(function()
+            local mine = assert(diskmap.open(path, options()))
+            return mine:put("b", 2) and map:put("c", 3) and mine:sync() and mine:close()
+        end)())
+        map:close()
+    end)
+
+    as_root("that exists does not change hands", function()
+        assert(diskmap.open(path, options())):close()
+        assert.is_nil((diskmap.open(path, options({ owner = "nobody", must_create = true }))))
+        assert(diskmap.open(path, options({ owner = "nobody" }))):close()
+        assert(diskmap.open(path, options({ owner = "no such user here" }))):close()
+        assert.are.equal("", support.output_of("find " .. path .. " ! -user root"))
+    end)
+
+    as_root("that was not made changes nothing", function()
+        local foreign, file, empty, link = path .. ".foreign", path .. ".file", path .. ".empty", path .. ".link"
+        os.execute(("mkdir %s %s && touch %s/x %s && ln -s %s %s"):format(foreign, empty, foreign, file, empty, link))
+        for _, place in ipairs({ foreign, file, path .. "/none" }) do
+            assert.is_nil((diskmap.open(place, options({ owner = "nobody" }))))
+        end
+        for _, more in ipairs({ { read_only = true }, { must_exist = true }, { stripes = 3 } }) do
+            more.owner = "nobody"
+            for _, place in ipairs({ path, empty }) do
+                assert.is_nil((diskmap.open(place, options(more))))
+            end
+        end
+        assert.is_nil((diskmap.open(empty, options({ owner = "no such user here" }))))
+        assert(diskmap.open(link, options({ owner = "nobody" }))):close()
+        for _, place in ipairs({ foreign, foreign .. "/x", file, empty, link }) do
+            assert.are.equal("root", owner_of(place))
+        end
+        assert.are.equal("", owner_of(path))
     end)
 
     as_root("goes on when a worker is killed in its writes, and a new one comes", function()
