@@ -64,7 +64,7 @@ local function is_empty(fd)
         return false
     end
     local entries = 0
-    while os.odm_lua_readdir(directory) ~= nil do
+    while entries < 3 and os.odm_lua_readdir(directory) ~= nil do
         entries = entries + 1
     end
     os.odm_lua_closedir(directory)

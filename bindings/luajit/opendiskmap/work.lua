@@ -8,6 +8,7 @@ local C = require("opendiskmap.library")
 local lender = require("opendiskmap.lender")
 local status = require("opendiskmap.status")
 
+local error, pcall = error, pcall
 local bad_argument = status.bad_argument
 local OK, DONE = C.ODM_OK, C.ODM_DONE
 local STEP_MS = 10
@@ -22,13 +23,20 @@ local function in_steps(map, step, report)
         return code
     end
     local progress = ffi.new("odm_progress", { struct_size = ffi.sizeof("odm_progress"), max_ms = STEP_MS })
+    local returned, answer = true, nil
     repeat
         code = step(handle, progress)
-        if code == OK and (report(tonumber(progress.done), tonumber(progress.total)) == false or map.handle == nil) then
-            code = nil
+        if code == OK then
+            returned, answer = pcall(report, tonumber(progress.done), tonumber(progress.total))
+            if not returned or answer == false or map.handle == nil then
+                code = nil
+            end
         end
     until code ~= OK
-    lender.give(map, handle)
+    lender.give(map, handle) -- Ends the work, whatever has become of it: a backup's directory is free for the next one.
+    if not returned then
+        error(answer, 0)
+    end
     return code
 end
 

@@ -107,6 +107,34 @@ describe("long work", function()
         end))
     end)
 
+    it("ends when its progress function raises, and passes the error on", function()
+        for i = 1, 60000 do
+            map:put(i, ("x"):rep(1000))
+        end
+        local problem = { "an error object" }
+        local function raise()
+            error(problem)
+        end
+        local target = path .. ".backup"
+        for _, call in ipairs({ map.compact, map.verify, function(_, progress) return map:backup(target, progress) end }) do
+            local returned, raised = pcall(call, map, raise)
+            assert.is_false(returned)
+            assert.are.equal(problem, raised)
+            assert.are.equal(1, #map.lenders)
+        end
+        assert.is_true(map:backup(target, function() end))
+        -- Also after yields.
+        local resume = coroutine.wrap(function()
+            return pcall(map.verify, map, function()
+                coroutine.yield()
+                error(problem)
+            end)
+        end)
+        assert.is_nil(resume())
+        assert.are.same({ false, problem }, { resume() })
+        assert.are.equal(1, #map.lenders)
+    end)
+
     it("goes on when its process forks, and beside the child's", function()
         for i = 1, 60000 do
             map:put(i, ("x"):rep(1000))
