@@ -173,6 +173,7 @@ function many.write(map, list)
     end
     give(buffers)
     if code == OK then
+        let_go(map)
         return outcomes
     elseif map.handle == nil then
         return failure(map, code)

@@ -76,6 +76,7 @@ function Map:put(key, value)
     end
     local code = C.odm_put(self.handle, bytes, size, value_bytes, value_size)
     if code == OK then
+        let_go(self)
         return true
     end
     return failure(self, code)
@@ -89,6 +90,7 @@ function Map:remove(key)
     end
     local code = C.odm_remove(self.handle, bytes, size)
     if code == OK then
+        let_go(self)
         return true
     elseif code == NOT_FOUND then
         return false
@@ -108,6 +110,7 @@ function Map:insert(key, value)
     end
     local code = C.odm_entry_put(self.handle, bytes, size, value_bytes, value_size, 0)
     if code == OK then
+        let_go(self)
         return true
     elseif code == EXISTS then
         return false
@@ -395,7 +398,7 @@ function Map:count()
     return tonumber(C.odm_count(self.handle))
 end
 
---- Lets go of the disk space that this map's reads have passed over. Reads do it by themselves at the next read; a program
+--- Lets go of the disk space that this map's reads have passed over. Later reads and writes do it by themselves; a program
 -- that keeps a map open and leaves it alone for long calls this from time to time. true; or nil, message, code.
 function Map:refresh()
     for _, handle in ipairs(self.lenders) do
@@ -517,7 +520,7 @@ return function(handle, path, key, value, codecs)
         encode_value = codecs.encode_value,
         decode_value = codecs.decode_value,
         view_value = codecs.view_value,
-        copies_left = 1, -- see status.let_go
+        calls_left = 1, -- see status.let_go
         lenders = {}, -- see lender.lua
     }, class)
 end

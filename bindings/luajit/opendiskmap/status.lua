@@ -46,17 +46,22 @@ function status.undecodable(what, encoding, problem)
     return nil, ("the %s is no %s: %s"):format(what, encoding.name, problem), C.ODM_E_MISMATCH
 end
 
-local COPIES_PER_REFRESH = 64
+local CALLS_PER_REFRESH = 64
 
---- To be called after what the map's handle lent was copied. Refreshing it each time would cost more than the rest of a get: a
--- read-only handle asks the system for a newer index then.
+--- To be called after what the map's handle lent was copied, and after writes. Refreshing it each time would cost more than the
+-- rest of a get: a read-only handle asks the system for a newer index then. The handles that are not in use are refreshed with
+-- it: they would keep the files of which they were used last, although others have replaced all that was in them.
 function status.let_go(map)
-    local left = map.copies_left - 1
+    local left = map.calls_left - 1
     if left == 0 then
-        left = COPIES_PER_REFRESH
+        left = CALLS_PER_REFRESH
         C.odm_refresh(map.handle)
+        local lenders = map.lenders
+        for i = 1, #lenders do
+            C.odm_refresh(lenders[i])
+        end
     end
-    map.copies_left = left
+    map.calls_left = left
 end
 
 return status

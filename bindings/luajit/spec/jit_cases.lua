@@ -240,6 +240,23 @@ case("increment whose first refresh is recorded", function()
     end
 end)
 
+for idle = 1, 3 do
+    case(("get and put beside %d handles that views have used"):format(idle), function()
+        local map, keys, values = filled(kinds[1], KEYS)
+        local function within(depth)
+            return map:view(1, function()
+                return depth == 1 or within(depth - 1)
+            end)
+        end
+        assert(within(idle) and #map.lenders == idle)
+        return function(rounds)
+            for i = 1, rounds do
+                assert(map:get(keys[i % KEYS + 1]) and map:put(keys[i % KEYS + 1], values[i % KEYS + 1]))
+            end
+        end
+    end)
+end
+
 local function points()
     return (filled({ key = "u32", value = point, make_key = itself, make_value = function(i)
         return { x = i, name = "name", list = { 1, 2, 3 } }

@@ -145,4 +145,42 @@ describe("a view", function()
         assert.are.equal("another", reader:view("a", ffi.string))
         reader:close()
     end)
+
+    it("that has ended keeps no files that the map goes on without", function()
+        local COUNT = 100000
+
+        --- What is mapped still after the rounds, whose updates go by `update`.
+        local function unlinked_after(views, update)
+            local numbers = support.map("u32", "str")
+            for i = 1, COUNT do
+                assert(numbers:put(i, ("x"):rep(300)))
+            end
+            local function within()
+                return numbers:view(2, function() return true end)
+            end
+            for i = 1, views do
+                assert.is_true(numbers:view(i, within))
+            end
+            for round = 1, 6 do
+                for i = 1, COUNT do
+                    update(numbers, i, tostring(round):rep(300))
+                end
+            end
+            local bytes = numbers:stat().unlinked_bytes
+            numbers:close()
+            return bytes
+        end
+
+        local function put_and_get(numbers, i, value)
+            assert(numbers:put(i, value))
+            assert(numbers:get(i))
+        end
+        local function put(numbers, i, value)
+            assert(numbers:put(i, value))
+        end
+        for _, update in ipairs({ put_and_get, put }) do
+            local without = unlinked_after(0, update)
+            assert.is_true(unlinked_after(COUNT, update) <= without + 2 ^ 24)
+        end
+    end)
 end)
