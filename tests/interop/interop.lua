@@ -336,8 +336,8 @@ local function live(path, index, all, n)
         fail("%d entries, not %d", map:count(), count)
     end
     local report = assert(map:verify())
-    if report.bad_records ~= 0 or report.bad_slots ~= 0 then
-        fail("verify: %d bad records", report.bad_records)
+    if not report.ok then
+        fail("verify: %d bad records, %s", report.bad_records, report.damage)
     end
     map:close()
 end

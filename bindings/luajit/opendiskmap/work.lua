@@ -10,7 +10,7 @@ local status = require("opendiskmap.status")
 
 local error, pcall = error, pcall
 local bad_argument = status.bad_argument
-local OK, DONE = C.ODM_OK, C.ODM_DONE
+local OK, DONE, CORRUPT = C.ODM_OK, C.ODM_DONE, C.ODM_E_CORRUPT
 local STEP_MS = 10
 
 --- Does step(handle, progress) until it is finished: its code; or nil if the program ended it, also by closing the map.
@@ -67,8 +67,9 @@ function work.compact(map, progress)
     return status.detailed(code, detail)
 end
 
---- Reads and checks every record and every slot of the index. A table: records, bytes, bad_records, bad_slots, bad_number and
--- bad_offset (segment and byte of the first that is bad), and ok. false if it was ended; nil, message, code.
+--- Reads and checks every record and every slot of the index. A table, also of a map that is damaged: ok; damage, which tells
+-- what the first damage is and where, nil if all is sound; records, bytes, bad_records, bad_slots, bad_number and bad_offset
+-- (segment and byte of the first that is bad). false if it was ended; nil, message, code.
 function work.verify(map, progress)
     if not is_callable(progress) then
         return bad_argument(1, "verify", "a function or nothing", progress)
@@ -82,14 +83,17 @@ function work.verify(map, progress)
     end, progress)
     if code == nil then
         return false
-    elseif code ~= OK and code ~= DONE then
+    elseif code ~= OK and code ~= DONE and code ~= CORRUPT then
         return status.detailed(code, detail)
     end
-    local found = {}
+    local found = { ok = code ~= CORRUPT }
+    if code == CORRUPT then
+        local _, damage = status.detailed(code, detail)
+        found.damage = damage
+    end
     for _, name in ipairs({ "records", "bytes", "bad_records", "bad_slots", "bad_number", "bad_offset" }) do
         found[name] = tonumber(report[name])
     end
-    found.ok = found.bad_records == 0 and found.bad_slots == 0
     return found
 end
 

@@ -67,6 +67,16 @@ function support.map(key, value, options)
     return assert(diskmap.open(path, all)), path
 end
 
+--- Overwrites the first bytes of `text` where it lies in the log of a map.
+function support.damage(path, text)
+    local name = output_of(("grep -l '%s' %s/log/* | head -n 1"):format(text, path))
+    local file = assert(io.open(name, "r+b"))
+    local at = file:read("*a"):find(text, 1, true)
+    file:seek("set", at - 1)
+    file:write("XXXXX")
+    file:close()
+end
+
 -- ---- processes --------------------------------------------------------------------------------------------------------
 
 --- Runs fn in a child made by fork. Returns a function that waits for it and tells whether fn answered true.

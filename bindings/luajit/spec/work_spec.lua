@@ -57,7 +57,20 @@ describe("long work", function()
         assert.is_true(report.records >= 2000)
         assert.is_true(report.bytes > 0)
         assert.are.equal(0, report.bad_records + report.bad_slots)
+        assert.is_nil(report.damage)
         assert.are.same(report, map:verify((watcher())))
+    end)
+
+    it("verifies a damaged map, and tells what is damaged", function()
+        assert(map:sync())
+        support.damage(path, "500 of round 3")
+        for _, progress in ipairs({ false, (watcher()) }) do
+            local report = assert(map:verify(progress or nil))
+            assert.is_false(report.ok)
+            assert.are.equal(1, report.bad_records)
+            assert.is_true(report.records >= 2000)
+            assert.matches("^log/%d+.* offset %d+", report.damage)
+        end
     end)
 
     it("backs up", function()
