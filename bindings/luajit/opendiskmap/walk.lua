@@ -19,14 +19,20 @@ local iter_out = ffi.new("odm_iter *[1]")
 local Walk = {}
 Walk.__index = Walk
 
+local POSITION = "a position (a uint64_t, or an integer from 0 to 2^53)"
+
+--- What else a number may be would be converted to some position, and half of the map left out.
 local function is_position(value)
-    return type(value) == "number" or ffi.istype("uint64_t", value)
+    if type(value) == "number" then
+        return value >= 0 and value <= 2 ^ 53 and value % 1 == 0
+    end
+    return ffi.istype("uint64_t", value)
 end
 
 --- A walk over the map, from its start or from `position`. Or nil, message, code.
 local function open(map, position)
     if position ~= nil and not is_position(position) then
-        return bad_argument(1, "walk", "a position", position)
+        return bad_argument(1, "walk", POSITION, position)
     end
     local code = C.odm_iter_open(map.handle, iter_out)
     if code ~= OK then
@@ -130,7 +136,7 @@ end
 --- Goes on from a position. true; or nil, message, code.
 function Walk:seek(position)
     if not is_position(position) then
-        return bad_argument(1, "seek", "a position", position)
+        return bad_argument(1, "seek", POSITION, position)
     end
     if self.over then
         local walk, message, code = open(self.map, position)
@@ -186,7 +192,7 @@ local function loop(name, step)
         if map.handle == nil then
             return failure(map)
         elseif position ~= nil and not is_position(position) then
-            return bad_argument(1, name, "a position", position)
+            return bad_argument(1, name, POSITION, position)
         end
         local walk, message = open(map, position)
         if not walk then

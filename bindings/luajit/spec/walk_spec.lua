@@ -212,4 +212,25 @@ describe("a walk", function()
         end
         assert.are.equal(COUNT, met)
     end)
+
+    it("goes on from a position only", function()
+        local walk = map:walk()
+        for _, wrong in ipairs({ -1, 0.5, 0 / 0, 1 / 0, -1 / 0, 2 ^ 53 + 2, 2 ^ 64, -1LL, 1LL, "1", false }) do
+            for _, call in ipairs({
+                function() map:walk(wrong) end,
+                function() map:pairs(wrong) end,
+                function() map:keys(wrong) end,
+                function() map:values(wrong) end,
+                function() walk:seek(wrong) end,
+            }) do
+                local returned, problem = pcall(call)
+                assert.is_false(returned)
+                assert.matches("walk_spec.lua:%d+: bad argument #1 to '%l+' %(a position %(a uint64_t, or an integer", problem)
+            end
+        end
+        for _, right in ipairs({ 0, 2 ^ 53, 0ULL, 0xffffffffffffffffULL }) do
+            assert.is_true(walk:seek(right))
+            assert(map:walk(right))
+        end
+    end)
 end)
