@@ -5,9 +5,10 @@
 --   encode(value)       -> bytes, size; or nil and what was expected. The bytes are good until the next encode of the pair
 --   decode(bytes, size) -> value; or nil and what is wrong with the bytes. The value is a copy
 --
--- key_codec(), where there is one, makes the pair for keys instead.
---
 -- and, where a value can be used in place, a third, view(bytes, size, owner) -> what Map:view hands to its function.
+--
+-- key_codec(), where there is one, makes the pair for keys instead. same(value, other), where there is one, compares two decoded
+-- values of an encoding that may write equal ones as different bytes.
 
 local ffi = require("ffi")
 local band = require("bit").band
@@ -272,6 +273,24 @@ local function json_text(cjson, value)
     return (cjson.encode(exact):gsub('"' .. written .. '([^"\\]*)' .. written .. '"', "%1"))
 end
 
+--- Whether two values that were read from JSON are the same. An empty list is read as an empty table.
+local function same_json(value, other)
+    if type(value) ~= "table" or type(other) ~= "table" then
+        return value == other
+    end
+    for key, part in next, value do
+        if not same_json(part, other[key]) then
+            return false
+        end
+    end
+    for key in next, other do
+        if value[key] == nil then
+            return false
+        end
+    end
+    return true
+end
+
 -- A cjson of our own: what the program sets in the shared one (empty tables, depth) would change the bytes.
 encoding("json", function()
     local present, cjson = pcall(require, "cjson")
@@ -297,6 +316,7 @@ encoding("json", function()
         return nil, tostring(value)
     end)
 end)
+encodings.json.same = same_json -- lua-cjson writes names in the order of the table, which is another one for each.
 
 --- An encoding of one's own: `name` goes into the schema; encode(value) -> string, decode(string) -> value. Either may answer
 -- nil and a message. They must not use the map that they encode for.

@@ -261,8 +261,21 @@ function Map:increment(key, by)
     return failure(self, code)
 end
 
---- Puts `value` only if the value now is `expected`: the same bytes; nil: absent. true; false if it is another; nil, message,
--- code.
+--- Whether bytes of the map are `expected`, which is the bytes `text` when it is encoded. Or nil and why they are no value.
+local function is_stored(map, bytes, size, text)
+    local same = map.value.same
+    if not same then
+        return size == #text and ffi.string(bytes, size) == text
+    end
+    local value, problem = map.decode_value(bytes, size)
+    if value == nil then
+        return nil, problem
+    end
+    return same(value, (map.decode_value(text, #text))) -- What was to be expected as it is when it was stored.
+end
+
+--- Puts `value` only if the value now is `expected`: the same bytes, of json the same value; nil: absent. true; false if it is
+-- another; nil, message, code.
 function Map:compare_and_set(key, expected, value)
     if expected == nil then
         local value_bytes, value_size = self.encode_value(value)
@@ -287,9 +300,11 @@ function Map:compare_and_set(key, expected, value)
     local handle = self.handle
     local code = C.odm_entry_get(handle, bytes, size, value_out, size_out, version_out)
     if code == OK then
-        local same = size_of[0] == #text and ffi.string(value_out[0], #text) == text
+        local same, problem = is_stored(self, value_out[0], size_of[0], text)
         let_go(self)
-        if not same then
+        if same == nil then
+            return undecodable("value", self.value, problem)
+        elseif not same then
             return false
         end
         code = C.odm_entry_put(handle, bytes, size, value_bytes, value_size, version_out[0])

@@ -236,4 +236,52 @@ describe("encodings", function()
         assert.matches("the value is no json", message(raw:get("x")))
         raw:close()
     end)
+
+    it("json is compared by its value, not by its text", function()
+        if not pcall(require, "cjson") then
+            return pending("lua-cjson is not installed")
+        end
+        local cjson = require("cjson")
+        local path = support.directory() .. "/map"
+        local map, raw = assert(diskmap.open(path, { key = "str", value = "json" })), assert(diskmap.open(path))
+        for _, text in ipairs({
+            '{"one":1,"two":[1,{"x":null}],"three":"3","four":0.1,"five":{"six":{},"seven":[],"eight":false}}',
+            ' [ 1e3, "\\u0041", [[]] ]', "null", "[]", "{}", "0.30000000000000004",
+        }) do
+            raw:put("x", text)
+            local got, written = map:get("x"), map:get("x")
+            if type(got) == "table" then -- The same names once more, put in another order.
+                written = {}
+                local names = {}
+                for name in pairs(got) do
+                    table.insert(names, 1, name)
+                end
+                for i = 1, 20 do
+                    written["never there " .. i] = i
+                    written["never there " .. i] = nil
+                end
+                for _, name in ipairs(names) do
+                    written[name] = got[name]
+                end
+            end
+            for _, other in ipairs({ { 1000, "A", { { 1 } } }, { 1000, "A" }, { 1 }, { a = cjson.null }, "null", 1, false }) do
+                assert.is_false(map:compare_and_set("x", other, "another"))
+            end
+            assert.is_true(map:compare_and_set("x", written, "next"))
+            assert.is_true(map:compare_and_set("x", "next", "last"))
+        end
+        raw:put("x", '{"a":1,"b":null}')
+        assert.is_false(map:compare_and_set("x", { a = 1 }, 2))
+        assert.is_false(map:compare_and_set("x", { a = 1, b = cjson.null, c = cjson.null }, 2))
+        assert.is_true(map:compare_and_set("x", { b = cjson.null, a = 1 }, {}))
+        assert.is_true(map:compare_and_set("x", {}, cjson.null))
+        assert.is_true(map:compare_and_set("x", cjson.null, {}))
+        raw:put("x", "{")
+        local nothing, problem, code = map:compare_and_set("x", {}, 1)
+        assert.is_nil(nothing)
+        assert.matches("the value is no json", problem)
+        assert.are.equal(diskmap.E_MISMATCH, code)
+        map:close()
+        raw:close()
+    end)
 end)
