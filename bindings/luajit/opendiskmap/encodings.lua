@@ -144,24 +144,30 @@ end
 local word_pointer = typeof("const uint32_t *")
 local NAN = cast("const double *", new("uint64_t[1]", 0x7ff8000000000000ULL))[0]
 
---- As keys, 0 and -0 are one, and so are all NaN.
-local function accept_number_key(value)
-    if type(value) ~= "number" then
-        return nil, "a number"
-    elseif value == 0 then
-        return 0
-    elseif value ~= value then
-        return NAN
+--- As keys, 0 and -0 are one, and so are all NaN. `round` makes of a number what is stored: a small one may become 0.
+local function accept_number_key(round)
+    return function(value)
+        if type(value) ~= "number" then
+            return nil, "a number"
+        elseif value ~= value then
+            return NAN
+        end
+        value = round(value)
+        return value == 0 and 0 or value
     end
-    return value
 end
+
+local single = new("float[1]")
 
 scalar("f32", "float", 4, accept_number, function(pointer, i)
     if band(cast(word_pointer, pointer)[i], 0x7fffffff) > 0x7f800000 then
         return NAN
     end
     return pointer[i]
-end, nil, accept_number_key)
+end, nil, accept_number_key(function(value)
+    single[0] = value
+    return single[0]
+end))
 
 scalar("f64", "double", 8, accept_number, function(pointer, i)
     local words = cast(word_pointer, pointer)
@@ -170,7 +176,9 @@ scalar("f64", "double", 8, accept_number, function(pointer, i)
         return NAN
     end
     return pointer[i]
-end, nil, accept_number_key)
+end, nil, accept_number_key(function(value)
+    return value
+end))
 
 scalar("bool", "uint8_t", 1, function(value)
     if type(value) == "boolean" then

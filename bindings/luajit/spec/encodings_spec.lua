@@ -127,6 +127,18 @@ describe("encodings", function()
             assert.are.equal("no number", map:get(-(0 / 0)))
             map:close()
         end
+        local map = assert(diskmap.open(nil, { key = "f32", value = "str" }))
+        for i = 1, 1000 do -- Numbers that are 0 when they are stored, also where the loop is compiled.
+            assert(map:put(-1e-300 / i, "small"))
+            assert(map:put(1e-300 * i, "small"))
+        end
+        assert(map:put(0, "zero"))
+        assert.are.equal(1, map:count())
+        assert.are.equal("zero", map:get(-1e-300))
+        assert.is_nil(map:get(-1e-45))
+        assert(map:put(0.1, "a tenth"))
+        assert.are.equal("a tenth", map:get(0.1))
+        map:close()
     end)
 
     it("refuse what does not fit, and say what would", function()
