@@ -32,13 +32,24 @@ for code = -32, 32 do
     end
 end
 
+--- What is no code would be converted to one, or the error raised here.
+local function is_code(code)
+    return type(code) == "number" and code % 1 == 0 and code >= -2 ^ 31 and code < 2 ^ 31
+end
+
 --- "ODM_E_NO_SPACE", for logs.
 function diskmap.status_name(code)
+    if not is_code(code) then
+        return status.bad_argument(1, "status_name", "a code", code)
+    end
     return ffi.string(C.odm_status_name(code))
 end
 
 --- What a code means, in a sentence.
 function diskmap.status_message(code)
+    if not is_code(code) then
+        return status.bad_argument(1, "status_message", "a code", code)
+    end
     return ffi.string(C.odm_status_message(code))
 end
 
@@ -73,8 +84,9 @@ end
 
 --- The encoding that options name: one of the above, or the name of one.
 local function encoding_of(given)
-    if type(given) == "table" and type(given.codec) == "function" then
-        return given
+    if type(given) == "table" then
+        local is_encoding = type(given.codec) == "function" and type(given.name) == "string"
+        return is_encoding and type(given.schema_name) == "string" and given or nil
     elseif type(given) == "string" then
         return encodings.named[given] or (given:find("^struct{") and struct(given)) or nil
     end

@@ -43,22 +43,28 @@ function Entry:is_occupied()
     return self.value ~= nil
 end
 
---- Puts `value` if nothing has changed since the entry was looked at. To write again, take a new entry. true; false if somebody
--- was faster; nil, message, code.
-function Entry:put(value)
-    local map = self.map
-    local value_bytes, value_size = map.encode_value(value)
-    if not value_bytes then
-        return bad_argument(1, "put", value_size, value)
-    end
-    local bytes, size = map.encode_key(self.key)
-    local code = C.odm_entry_put(map.handle, bytes, size, value_bytes, value_size, self.version)
+--- Puts an encoded value if nothing has changed since the entry was looked at. true; false if somebody was faster; nil, message,
+-- code.
+local function write(entry, value_bytes, value_size)
+    local map = entry.map
+    local bytes, size = map.encode_key(entry.key)
+    local code = C.odm_entry_put(map.handle, bytes, size, value_bytes, value_size, entry.version)
     if code == OK then
         return true
     elseif code == EXISTS or code == CONFLICT then
         return false
     end
     return failure(map, code)
+end
+
+--- Puts `value` if nothing has changed since the entry was looked at. To write again, take a new entry. true; false if somebody
+-- was faster; nil, message, code.
+function Entry:put(value)
+    local bytes, size = self.map.encode_value(value)
+    if not bytes then
+        return bad_argument(1, "put", size, value)
+    end
+    return write(self, bytes, size)
 end
 
 --- Removes the key if nothing has changed since. true; false if somebody was faster, or the entry is vacant; nil, message, code.
@@ -77,13 +83,24 @@ function Entry:remove()
     return failure(map, code)
 end
 
---- The value; where there is none, what `make` gives, which is put. Or nil, message, code.
+--- The value; where there is none, what `make` gives, which is put, as it is when it is read. Or nil, message, code. To be
+-- tail-called, as it raises.
 local function or_insert_with(entry, make, ...)
+    local map = entry.map
     while entry.value == nil do
         local value = make(...)
-        local inserted, message, code = entry:put(value)
+        local bytes, size = map.encode_value(value)
+        if not bytes then
+            return bad_argument(1, "or_insert_with", "a function that answers " .. size, value)
+        elseif map.handle == nil then
+            return failure(map)
+        end
+        local inserted, message, code = write(entry, bytes, size)
         if inserted then
-            entry.value = value
+            entry.value, message = map.decode_value(bytes, size)
+            if entry.value == nil then
+                return undecodable("value", map.value, message)
+            end
         elseif inserted == nil then
             return nil, message, code
         else
@@ -126,7 +143,13 @@ function Entry:and_modify(fn, ...)
     end
     while self.value ~= nil do
         local value = fn(self.value, ...)
-        local written, message, code = self:put(value)
+        local bytes, size = self.map.encode_value(value)
+        if not bytes then
+            return bad_argument(1, "and_modify", "a function that answers " .. size, value)
+        elseif self.map.handle == nil then
+            return failure(self.map)
+        end
+        local written, message, code = write(self, bytes, size)
         if written == nil then
             return nil, message, code
         end
@@ -146,4 +169,5 @@ return {
     find = function(map, key)
         return look(setmetatable({ map = map, key = key }, Entry))
     end,
+    write = write,
 }

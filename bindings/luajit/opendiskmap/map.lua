@@ -132,7 +132,7 @@ function Map:entry(key)
     return entry.find(self, key)
 end
 
---- The value of `key`, which is `value` if there was none, and whether it was put. Or nil, message, code.
+--- The value of `key`, as a get answers it, which is `value` if there was none, and whether it was put. Or nil, message, code.
 function Map:get_or_insert(key, value)
     local bytes, size = self.encode_value(value)
     if not bytes then
@@ -154,15 +154,19 @@ function Map:get_or_insert(key, value)
     local inserted
     inserted, message, code = self:insert(key, value)
     if inserted then
-        return value, true
+        found, message = self.decode_value(self.encode_value(value))
+        if found == nil then
+            return undecodable("value", self.value, message)
+        end
+        return found, true
     elseif inserted == nil then
         return nil, message, code
     end
     return self:get_or_insert(key, value)
 end
 
---- Sets the value to fn(the value now, or nil, ...), and returns it; fn is called again if somebody else was faster. If fn
--- answers nil the key is removed. Or nil, message, code.
+--- Sets the value to fn(the value now, or nil, ...), and returns what a get would now; fn is called again if somebody else was
+-- faster. If fn answers nil the key is removed. Or nil, message, code.
 function Map:update(key, fn, ...)
     local bytes, size = self.encode_key(key)
     if not bytes then
@@ -184,12 +188,22 @@ function Map:update(key, fn, ...)
         bytes, size = self.encode_value(value)
         if not bytes then
             return bad_argument(2, "update", "a function that answers " .. size, value)
+        elseif self.handle == nil then
+            return failure(self)
         end
-        written, message, code = found:put(value)
-    elseif found.value ~= nil then
-        written, message, code = found:remove()
-    else
+        written, message, code = entry.write(found, bytes, size)
+        if written then
+            value, message = self.decode_value(bytes, size)
+            if value == nil then
+                return undecodable("value", self.value, message)
+            end
+        end
+    elseif found.value == nil then
         return nil
+    elseif self.handle == nil then
+        return failure(self)
+    else
+        written, message, code = found:remove()
     end
     if written then
         return value

@@ -8,7 +8,7 @@ local named = require("opendiskmap.encodings").named
 require("opendiskmap.library") -- declares odm_slice
 
 local cast, copy, fill, new, string_at, typeof = ffi.cast, ffi.copy, ffi.fill, ffi.new, ffi.string, ffi.typeof
-local type, rawget, setmetatable, getmetatable = type, rawget, setmetatable, getmetatable
+local next, type, rawget, setmetatable, getmetatable = next, type, rawget, setmetatable, getmetatable
 
 local bytes_pointer = typeof("const uint8_t *")
 local slice_pointer = typeof("odm_slice *")
@@ -110,7 +110,7 @@ end
 local function array_class(field)
     local element = field.element
     local pointer, read = typeof("const " .. element.ctype .. " *"), element.read
-    local class = {}
+    local class = { is_array_of_view = true }
     function class.__index(array, i)
         if type(i) ~= "number" then
             return array_methods[i]
@@ -206,9 +206,23 @@ end
 
 -- ---- writing --------------------------------------------------------------------------------------------------------
 
---- Elements of a table, or of an array of a view.
-local function length(elements)
-    return rawget(elements, "pointer") and elements.count or #elements
+--- Elements of a table, or of an array of a view; or nil and what was expected.
+local function length(field, elements)
+    local class = getmetatable(elements)
+    if type(class) == "table" and class.is_array_of_view then
+        if not rawget(elements, "view")[1] then
+            return nil, ("a view that has not ended for field '%s'"):format(field.name)
+        end
+        return rawget(elements, "count")
+    end
+    local count, entries = #elements, 0
+    for _ in next, elements do
+        entries = entries + 1
+    end
+    if entries ~= count then -- What # does not see would be lost without a word.
+        return nil, ("a list without holes or names for field '%s'"):format(field.name)
+    end
+    return count
 end
 
 --- Bytes that a payload takes; or nil and what was expected.
@@ -217,7 +231,8 @@ local function payload_size(field, value)
         if type(value) ~= "table" then
             return nil, ("a table for field '%s'"):format(field.name)
         end
-        return length(value) * field.element_size
+        local count, expected = length(field, value)
+        return count and count * field.element_size, expected
     end
     if type(value) ~= "string" then
         return nil, ("a string for field '%s'"):format(field.name)

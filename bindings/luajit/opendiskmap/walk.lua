@@ -139,6 +139,9 @@ function Walk:seek(position)
         return bad_argument(1, "seek", POSITION, position)
     end
     if self.over then
+        if self.map.handle == nil then
+            return failure(self.map)
+        end
         local walk, message, code = open(self.map, position)
         if not walk then
             return nil, message, code

@@ -229,6 +229,75 @@ describe("a map", function()
         end
     end)
 
+    it("tells misuse by the program's functions at the line of the call, too", function()
+        local function close()
+            map:close()
+            return 1
+        end
+        local function nothing() end
+        map:put("a", 1)
+        for _, call in ipairs({
+            function() map:entry("b"):or_insert_with(nothing) end,
+            function() map:entry("b"):or_insert_with(tostring, 1) end,
+            function() map:entry("a"):and_modify(nothing) end,
+            function() map:update("a", tostring) end,
+        }) do
+            assert.matches("^bad argument #%d to '[%l_]+' %(a function that answers an integer.* expected, got %l+%)$",
+                raised(call))
+        end
+        local finished = map:walk()
+        while finished:next() do end
+        local vacant, occupied = map:entry("b"), map:entry("a")
+        for _, call in ipairs({
+            function() map:entry("b"):or_insert_with(close) end,
+            function() map:entry("a"):and_modify(close) end,
+            function() map:update("a", close) end,
+            function() map:update("b", close) end,
+            function() map:update("a", function() map:close() end) end,
+            function() map:close() finished:seek(0) end,
+            function() map:close() vacant:put(1) end,
+            function() map:close() vacant:or_insert(1) end,
+            function() map:close() occupied:remove() end,
+        }) do
+            if not map:is_open() then
+                map = assert(diskmap.open(path, { key = "str", value = "u32" }))
+            end
+            assert.are.equal("the map is closed", raised(call))
+        end
+    end)
+
+    it("answers what it has put as a get would", function()
+        local numbers, floats = support.map("str", "u64"), support.map("str", "f32")
+        local points = support.map("str", diskmap.struct("x:f32"))
+        local function give(_, value)
+            return value
+        end
+        local function itself(value)
+            return value
+        end
+        for name, put in pairs({
+            get_or_insert = function(any, value) return (any:get_or_insert("a", value)) end,
+            or_insert = function(any, value) return any:entry("a"):or_insert(value) end,
+            or_insert_with = function(any, value) return any:entry("a"):or_insert_with(itself, value) end,
+            update = function(any, value) return any:update("a", give, value) end,
+        }) do
+            for _, any in ipairs({ numbers, floats, points }) do
+                any:clear()
+            end
+            local put_number = put(numbers, 5)
+            assert.are.equal("cdata", type(put_number), name)
+            assert.is_true(put_number == 5ULL)
+            assert.are.equal(floats:get_or_insert("b", 0.1), put(floats, 0.1))
+            assert.are.equal(floats:get("a"), put(floats, 0.1))
+            assert.are_not.equal(0.1, put(floats, 0.1))
+            local view = put(points, { x = 0.5 })
+            assert.are.same({ x = 0.5 }, view:to_table())
+        end
+        for _, any in ipairs({ numbers, floats, points }) do
+            any:close()
+        end
+    end)
+
     it("of numbers that are no numbers can not be incremented", function()
         local strings = support.map("str", "str")
         assert.matches("the map's values are no numbers", raised(function()
@@ -380,6 +449,7 @@ describe("opening", function()
         assert.matches("option 'read_only': true or false", refused({ read_only = 1 }))
         assert.matches("option 'key': an encoding", refused({ key = "u65", value = "str" }))
         assert.matches("option 'value': an encoding", refused({ key = "u64", value = {} }))
+        assert.matches("option 'value': an encoding", refused({ key = "u64", value = { codec = print } }))
         assert.matches("'key' and 'value': both, or none", refused({ key = "u64" }))
         assert.matches("option 'owner': the name", refused({ owner = 1 }))
         assert.matches("option 'owner': the name", refused({ owner = "nobody\0" }))
@@ -416,6 +486,15 @@ describe("opening", function()
         assert.are.equal("ODM_E_NO_SPACE", diskmap.status_name(diskmap.E_NO_SPACE))
         assert.are.equal("the key is not in the map", diskmap.status_message(diskmap.NOT_FOUND))
         assert.matches("^%d+%.%d+%.%d+$", diskmap.version)
+        for _, wrong in ipairs({ "x", "1", 0.5, 0 / 0, 2 ^ 31, {} }) do
+            assert.matches("bad argument #1 to 'status_name' %(a code expected", raised(function()
+                diskmap.status_name(wrong)
+            end))
+            assert.matches("bad argument #1 to 'status_message' %(a code expected", raised(function()
+                diskmap.status_message(wrong)
+            end))
+        end
+        assert.are.equal("unknown status", diskmap.status_name(1000))
     end)
 
     it("keeps several maps apart", function()

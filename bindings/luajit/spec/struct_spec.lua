@@ -242,4 +242,37 @@ describe("a struct", function()
         assert.matches("field 'a': there is no type '%[str%]'", bad("a:[str]"))
         assert.matches("'' is no field", bad(""))
     end)
+
+    it("does not lose what is in a list beside its elements", function()
+        local map = support.map("str", diskmap.struct("list:[u8]"))
+        for _, list in ipairs({ { x = 1 }, { 1, 2, x = 3 }, { 1, nil, 3 }, { [0] = 1 }, { [2] = 1 }, { [1.5] = 1 } }) do
+            local problem = message(pcall(map.put, map, "x", { list = list }))
+            assert.matches("struct_spec", message(pcall(function()
+                map:put("x", { list = list })
+            end)))
+            assert.is_true(problem:find("a list without holes or names for field 'list' expected", 1, true) ~= nil
+                or problem:find("for element 2 of field 'list' expected", 1, true) ~= nil, problem)
+        end
+        assert.is_false(map:has("x"))
+        assert(map:put("x", { list = {} }))
+        assert(map:put("x", { list = { 1, 2 } }))
+        -- What looks like an array of a view is none.
+        assert.is_false((pcall(map.put, map, "x", { list = { pointer = 1, count = 0 } })))
+        map:close()
+    end)
+
+    it("refuses an array of a view that has ended, at the line that puts it", function()
+        local map = support.map("str", diskmap.struct("list:[u8]"))
+        map:put("x", { list = { 1, 2 } })
+        local list
+        map:view("x", function(view)
+            list = view.list
+            assert(map:put("y", { list = list }))
+        end)
+        assert.are.same({ 1, 2 }, map:get("y").list:to_table())
+        assert.matches("struct_spec.lua:%d+: .*%(a view that has not ended for field 'list' expected", message(pcall(function()
+            map:put("y", { list = list })
+        end)))
+        map:close()
+    end)
 end)
