@@ -121,7 +121,7 @@ local function take_option(name, value, native, chosen)
         end
     elseif numbers[name] then
         if type(value) ~= "number" or value < 0 or value > numbers[name] or value % 1 ~= 0 then
-            return "an integer that is not negative"
+            return ("an integer from 0 to %d"):format(numbers[name])
         end
         native[name] = value
     elseif name == "key" or name == "value" then

@@ -21,11 +21,17 @@ local encodings = {}
 local bytes_pointer = typeof("const uint8_t *")
 local uint64, int64 = typeof("uint64_t"), typeof("int64_t")
 local SAFE_MAX = 2 ^ 53 - 1 -- the last integer that a Lua number tells from its neighbours
+local COPY_MAX = 0x7ffffeff -- bytes of the longest string that LuaJIT makes; an array may have a few more
 local I64_OVERFLOW = 0x8000000000000000ULL
 
 --- What is lent where a value has no form of its own: a pointer, and the size.
 local function view_bytes(bytes, size)
     return cast(bytes_pointer, bytes), size
+end
+
+--- Why a value of so many bytes can not be copied.
+local function too_large(size)
+    return ("it has %d bytes, and LuaJIT copies %d at most: read it in place, by Map:view"):format(size, COPY_MAX)
 end
 
 local function encoding(name, codec, schema_name)
@@ -203,6 +209,9 @@ local function string_codec()
         return value, #value
     end
     local function decode(bytes, size)
+        if size > COPY_MAX then
+            return nil, too_large(size)
+        end
         return string_at(bytes, size)
     end
     return encode, decode, view_bytes
@@ -221,6 +230,9 @@ local function text_codec(to_string, from_string)
         return text, #text
     end
     local function decode(bytes, size)
+        if size > COPY_MAX then
+            return nil, too_large(size)
+        end
         local value, problem = from_string(string_at(bytes, size))
         if value == nil then
             return nil, problem or "the codec answered nil"
@@ -250,6 +262,9 @@ local function marked(value, mark)
     end
     local changed
     for key, part in next, value do
+        if marked_number(key, mark) then
+            error(("the name %.17g would be rounded: give it as a string"):format(key), 0)
+        end
         local other = marked(part, mark)
         if not rawequal(other, part) then
             changed = changed or {}
@@ -345,4 +360,4 @@ local function own(codec)
     }
 end
 
-return { named = encodings, own = own }
+return { named = encodings, own = own, COPY_MAX = COPY_MAX, too_large = too_large }

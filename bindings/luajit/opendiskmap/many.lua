@@ -4,6 +4,7 @@
 
 local ffi = require("ffi")
 local C = require("opendiskmap.library")
+local COPY_MAX = require("opendiskmap.encodings").COPY_MAX
 local status = require("opendiskmap.status")
 
 local copy, new, tonumber = ffi.copy, ffi.new, tonumber
@@ -15,16 +16,14 @@ local function packed()
     return { bytes = new("uint8_t[?]", 4096), room = 4096, size = 0 }
 end
 
-local ROOM_MAX = 0x7fffff00 -- LuaJIT makes no array of 2 GiB
-
 --- Where the bytes end now; nil if there is no room for them.
 local function append(pack, bytes, size)
     local needed = pack.size + size
     if needed > pack.room then
-        if needed > ROOM_MAX then
+        if needed > COPY_MAX then
             return nil
         end
-        local room = math.max(needed, math.min(2 * pack.room, ROOM_MAX))
+        local room = math.max(needed, math.min(2 * pack.room, COPY_MAX))
         local larger = new("uint8_t[?]", room)
         copy(larger, pack.bytes, pack.size)
         pack.bytes, pack.room = larger, room
@@ -62,7 +61,7 @@ local function give(buffers)
 end
 
 local function too_big(what)
-    local message = ("the %s of one call may have %d bytes: make several calls of it"):format(what, ROOM_MAX)
+    local message = ("the %s of one call may have %d bytes: make several calls of it"):format(what, COPY_MAX)
     return nil, message, C.ODM_E_TOO_BIG
 end
 

@@ -221,7 +221,7 @@ for name in ("u8 u16 u32 i8 i16 i32 f32 f64 u53"):gmatch("%w+") do
 end
 --- What is added to 64 bits is made an integer of 64 bits: nothing may be lost on the way.
 local function is_whole(by)
-    return type(by) == "number" and by % 1 == 0 and by >= -2 ^ 53 and by <= 2 ^ 53
+    return type(by) == "number" and by % 1 == 0 and by > -2 ^ 53 and by < 2 ^ 53
 end
 function can_add.u64(by)
     return is_whole(by) or ffi.istype("uint64_t", by) or ffi.istype("int64_t", by)

@@ -4,12 +4,13 @@
 -- start of the value. The payloads follow in the order of the fields, each 8-byte aligned. All padding is zero.
 
 local ffi = require("ffi")
-local named = require("opendiskmap.encodings").named
+local encodings = require("opendiskmap.encodings")
 require("opendiskmap.library") -- declares odm_slice
 
 local cast, copy, fill, new, string_at, typeof = ffi.cast, ffi.copy, ffi.fill, ffi.new, ffi.string, ffi.typeof
 local next, type, rawget, setmetatable, getmetatable = next, type, rawget, setmetatable, getmetatable
 
+local named, too_large, COPY_MAX = encodings.named, encodings.too_large, encodings.COPY_MAX
 local bytes_pointer = typeof("const uint8_t *")
 local slice_pointer = typeof("odm_slice *")
 local const_slice_pointer = typeof("const odm_slice *")
@@ -165,6 +166,8 @@ local function getter_of(field)
             error(("field '%s' is not aligned"):format(field.name), 3)
         elseif array then
             return array(view, from, count)
+        elseif count > COPY_MAX then
+            error(("field '%s': %s"):format(field.name, too_large(count)), 3)
         end
         return string_at(bytes + from, count)
     end
@@ -268,8 +271,8 @@ local function codec(layout, class)
                 size = round_up(size, 8) + payload
             end
         end
-        if size >= 2 ^ 32 then
-            return nil, "a struct below 4 GiB"
+        if size > COPY_MAX then
+            return nil, ("a struct of at most %d bytes"):format(COPY_MAX)
         end
         return size
     end
@@ -327,7 +330,7 @@ local function codec(layout, class)
             return nil, expected
         end
         if size > buffer_size then
-            buffer_size = round_up(size, 4096)
+            buffer_size = math.min(round_up(size, 4096), COPY_MAX)
             buffer = new(aligned_array, buffer_size / 8)
         end
         fill(buffer, size)
@@ -352,6 +355,9 @@ local function codec(layout, class)
     end
 
     local function decode(bytes, size)
+        if size > COPY_MAX then
+            return nil, too_large(size)
+        end
         local owned = new(aligned_array, (size + 7) / 8)
         copy(owned, bytes, size)
         return view(owned, size, owned)

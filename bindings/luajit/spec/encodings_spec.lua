@@ -296,4 +296,34 @@ describe("encodings", function()
         map:close()
         raw:close()
     end)
+
+    it("json does not round numbers that are names", function()
+        if not pcall(require, "cjson") then
+            return pending("lua-cjson is not installed")
+        end
+        for _, name in ipairs({ 2 ^ 53 - 1, 0.1 + 0.2, -1 / 3 }) do
+            local problem = refused("json", { { [name] = 1 } })
+            assert.matches("something JSON can hold (the name ", problem, 1, true)
+            assert.matches("would be rounded: give it as a string", problem)
+        end
+        assert.are.equal('{"0.1":1}', stored("json", { [0.1] = 1 }))
+        assert.are.equal('{"99999999999999":1}', stored("json", { [99999999999999] = 1 }))
+    end)
+
+    it("say of what is larger than a string of Lua that it can not be copied", function()
+        -- Nobody looks at these bytes: the size comes first.
+        local bytes, large = ffi.new("uint8_t[8]"), 2 ^ 31
+        local own = diskmap.codec({ name = "own", encode = tostring, decode = tostring })
+        for _, encoding in ipairs({ diskmap.str, diskmap.bytes, own, diskmap.struct("name:str") }) do
+            local decode = select(2, encoding.codec())
+            local value, problem = decode(bytes, large)
+            assert.is_nil(value)
+            assert.matches("it has 2147483648 bytes, and LuaJIT copies 2147483391 at most", problem)
+        end
+        local _, _, view = diskmap.struct("name:str").codec()
+        ffi.cast("odm_slice *", bytes)[0] = { 8, large }
+        assert.matches("field 'name': it has 2147483648 bytes", message(pcall(function()
+            return view(bytes, large + 8, bytes).name
+        end)))
+    end)
 end)

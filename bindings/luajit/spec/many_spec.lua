@@ -161,7 +161,7 @@ describe("many keys", function()
         end
         local nothing, problem, code, outcomes = large:write_many({ { "remove", "a" }, { "put", "b", "" } })
         assert.is_nil(nothing)
-        assert.are.equal("the values of one call may have 2147483392 bytes: make several calls of it", problem)
+        assert.are.equal("the values of one call may have 2147483391 bytes: make several calls of it", problem)
         assert.are.equal(diskmap.E_TOO_BIG, code)
         assert.are.same({}, outcomes)
         large.encode_key = large.encode_value

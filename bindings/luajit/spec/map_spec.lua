@@ -356,6 +356,21 @@ describe("a map", function()
         assert.are.equal("the sum is no i64", message(signed:increment("a", -1)))
         assert.is_true(signed:increment("a", 0x7fffffffffffffffLL) == -1LL)
         assert.is_true(signed:increment("a", 1) == 0LL)
+        -- What can be added to what is there can be added to what is absent, and nothing else.
+        for by, is_refused in pairs({
+            [2 ^ 53 - 1] = false, [-(2 ^ 53 - 1)] = false, [2 ^ 53] = true, [-2 ^ 53] = true, [0.5] = true,
+            [1ULL] = false, [-1LL] = false,
+        }) do
+            for _, integers in ipairs({ unsigned, signed }) do
+                integers:put("present", 0)
+                integers:remove("absent")
+                local absent = { pcall(integers.increment, integers, "absent", by) }
+                assert.are.same(absent, { pcall(integers.increment, integers, "present", by) })
+                if type(by) == "number" then
+                    assert.are.equal(is_refused, not absent[1])
+                end
+            end
+        end
         unsigned:close()
         signed:close()
     end)
@@ -445,7 +460,8 @@ describe("opening", function()
             end)
         end
         assert.matches("option 'capacty': no such option", refused({ capacty = 1 }))
-        assert.matches("option 'capacity': an integer", refused({ capacity = -1 }))
+        assert.matches("option 'capacity': an integer from 0 to 9007199254740992%)", refused({ capacity = -1 }))
+        assert.matches("option 'wait_ms': an integer from 0 to 4294967295%)", refused({ wait_ms = 2 ^ 32 }))
         assert.matches("option 'read_only': true or false", refused({ read_only = 1 }))
         assert.matches("option 'key': an encoding", refused({ key = "u65", value = "str" }))
         assert.matches("option 'value': an encoding", refused({ key = "u64", value = {} }))
