@@ -17,6 +17,8 @@ assert(inserted ~= nil, message)
 print("insert sky: " .. diskmap.status_message(inserted and diskmap.OK or diskmap.EXISTS))
 
 assert(map:remove("grey"))
-print("grey after its removal: " .. (map:get("grey") or diskmap.status_name(diskmap.NOT_FOUND)))
+local grey, problem = map:get("grey") -- nil if it is absent; nil and a message if the map could not tell.
+assert(not problem, problem)
+print("grey after its removal: " .. (grey or diskmap.status_name(diskmap.NOT_FOUND)))
 assert(map:sync()) -- From here on all of it survives power loss too.
 map:close()

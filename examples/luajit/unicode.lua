@@ -16,6 +16,13 @@ end
 local names = open("names", diskmap.u32, diskmap.str)
 local characters = open("characters", diskmap.str, diskmap.u32)
 
+--- What is under a key; nil if it is absent. That the map could not tell is something else.
+local function find(map, key)
+    local value, problem = map:get(key)
+    assert(not problem, problem)
+    return value
+end
+
 --- The character of a code point in UTF-8.
 local function character(code)
     local char, floor = string.char, math.floor
@@ -37,7 +44,7 @@ local function live()
     local name
     local give_up = os.time() + 60
     repeat
-        name = names:get(0xe000)
+        name = find(names, 0xe000)
     until name or os.time() > give_up
     print("   LuaJIT has seen U+E000 as " .. (name or "nothing"))
     return name ~= nil
@@ -47,8 +54,8 @@ end
 local function look_up()
     local all_known = true
     for i = 2, #arg do
-        local code = tonumber(arg[i]:match("^[Uu]%+(%x+)$") or "", 16) or characters:get(arg[i]:upper())
-        local name = code and names:get(code)
+        local code = tonumber(arg[i]:match("^[Uu]%+(%x+)$") or "", 16) or find(characters, arg[i]:upper())
+        local name = code and find(names, code)
         if name then
             print(("   %s\tU+%04X  %s"):format(character(code), code, name))
         else

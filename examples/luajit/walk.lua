@@ -12,7 +12,9 @@ end
 
 local seen, missed = {}, COUNT
 
---- Visits up to `limit` entries from `position` on, marks them, removes those with an odd key. Returns where it stopped.
+--- Visits up to `limit` entries from `position` on, marks them, removes those with an odd key. Returns where it stopped; going on
+-- from there meets some of them again, up to some thousands. So the last visit has no limit that matters: with a small one each
+-- time it would never end.
 local function visit(position, limit)
     local step, walk = map:keys(position)
     for n in step, walk do

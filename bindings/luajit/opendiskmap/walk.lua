@@ -1,6 +1,8 @@
 --- walk.lua - walking over a map: by a loop, or step by step with positions from which any process can go on.
 --
 -- A walk meets every key that is there from its start to its end exactly once, in no useful order. The loop may change the map.
+--
+-- Positions are for going on after a stop, not for pages of a few keys: see Walk:position.
 
 local ffi = require("ffi")
 local C = require("opendiskmap.library")
@@ -121,7 +123,9 @@ function Walk:next_value()
     return value
 end
 
---- A uint64_t from which a walk can go on, in any process: it meets at most some thousand keys again, and misses none.
+--- A uint64_t from which a walk can go on, in any process. It is where the chunk of the index that is being read begins: the keys
+-- of that chunk, some 4,096 at most and seldom more, are met again, and none is missed. So who stops each time after fewer keys
+-- than a chunk has stays where he is, and never comes to the end.
 function Walk:position()
     if self.over then
         return 0xffffffffffffffffULL
