@@ -73,7 +73,8 @@ function diskmap.struct(text)
 end
 
 --- An encoding of one's own: diskmap.codec({ name = "point", encode = point_to_string, decode = string_to_point }). Its name goes
--- into the schema. A function may answer nil and a message. Neither may use the map it encodes for.
+-- into the schema. A function may answer nil and a message. Neither may use the map it encodes for, nor may anybody while it
+-- yields; other maps may be used.
 function diskmap.codec(codec)
     local encoding, expected = encodings.own(codec)
     if not encoding then

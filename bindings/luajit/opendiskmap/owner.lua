@@ -36,6 +36,7 @@ int odm_lua_dup(int fd) __asm__("dup");
 int odm_lua_close(int fd) __asm__("close");
 void *odm_lua_fdopendir(int fd) __asm__("fdopendir");
 odm_lua_dirent *odm_lua_readdir(void *directory) __asm__("readdir");
+void odm_lua_rewinddir(void *directory) __asm__("rewinddir");
 int odm_lua_closedir(void *directory) __asm__("closedir");
 int odm_lua_statx(int fd, const char *path, int flags, unsigned mask, odm_lua_owners *found) __asm__("statx");
 int odm_lua_fchown(int fd, uint32_t uid, uint32_t gid) __asm__("fchown");
@@ -63,6 +64,7 @@ local function is_empty(fd)
         end
         return false
     end
+    os.odm_lua_rewinddir(directory) -- The place where one is read is the copy's and the original's.
     local entries = 0
     while entries < 3 and os.odm_lua_readdir(directory) ~= nil do
         entries = entries + 1
@@ -108,7 +110,8 @@ return {
         end
         local take_back, message, code = give_directory(fd, path, user)
         local function finish(succeeded)
-            if not succeeded and take_back then
+            -- What is left of a map that could not be made is the user's, too: the next opening takes it up.
+            if not succeeded and take_back and is_empty(fd) then
                 take_back()
             end
             os.odm_lua_close(fd)

@@ -236,6 +236,18 @@ describe("a root master's map", function()
         assert.are.equal("", support.output_of("find " .. path .. " ! -user root"))
     end)
 
+    as_root("that could be made at the second attempt only is the workers'", function()
+        -- The limit, in units of 512 bytes, is one that `log` can be made with, and `meta` can not.
+        local script = [[luajit -e 'print(require("opendiskmap").open("%s", { owner = "nobody" }))']]
+        assert.matches("^nil.*too large", support.output_of("ulimit -f 1; " .. script:format(path)))
+        assert.is_true(as_nobody(function()
+            return support.output_of("touch " .. path .. "/log/x 2>&1; rm " .. path .. "/log/x 2>&1") == ""
+        end)())
+        local map = assert(diskmap.open(path, options({ owner = "nobody" })))
+        assert.are.equal("", support.output_of("find " .. path .. " ! -user nobody"))
+        map:close()
+    end)
+
     as_root("that was not made changes nothing", function()
         local foreign, file, empty, link = path .. ".foreign", path .. ".file", path .. ".empty", path .. ".link"
         os.execute(("mkdir %s %s && touch %s/x %s && ln -s %s %s"):format(foreign, empty, foreign, file, empty, link))
