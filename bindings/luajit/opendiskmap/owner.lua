@@ -44,32 +44,32 @@ char *odm_lua_strerror(int code) __asm__("strerror");
 ]])
 end
 
-local os = ffi.C
+local libc = ffi.C
 -- O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC. No link is followed: somebody may have put it there meanwhile.
 local DIRECTORY_ITSELF = ffi.arch:find("^arm") and 0x4000 + 0x8000 + 0x80000 or 0x10000 + 0x20000 + 0x80000
 local AT_EMPTY_PATH, STATX_UID_GID = 0x1000, 0x18
 
 local function failure(what, path)
     local code = ffi.errno()
-    return nil, ("%s %s: %s"):format(what, path, ffi.string(os.odm_lua_strerror(code))), C.ODM_E_IO
+    return nil, ("%s %s: %s"):format(what, path, ffi.string(libc.odm_lua_strerror(code))), C.ODM_E_IO
 end
 
 --- Whether there is nothing in a directory; false also if that can not be told.
 local function is_empty(fd)
-    local copy = os.odm_lua_dup(fd) -- closedir closes it.
-    local directory = copy >= 0 and os.odm_lua_fdopendir(copy) or nil
+    local copy = libc.odm_lua_dup(fd) -- closedir closes it.
+    local directory = copy >= 0 and libc.odm_lua_fdopendir(copy) or nil
     if directory == nil then
         if copy >= 0 then
-            os.odm_lua_close(copy)
+            libc.odm_lua_close(copy)
         end
         return false
     end
-    os.odm_lua_rewinddir(directory) -- The place where one is read is the copy's and the original's.
+    libc.odm_lua_rewinddir(directory) -- The place where one is read is the copy's and the original's.
     local entries = 0
-    while entries < 3 and os.odm_lua_readdir(directory) ~= nil do
+    while entries < 3 and libc.odm_lua_readdir(directory) ~= nil do
         entries = entries + 1
     end
-    os.odm_lua_closedir(directory)
+    libc.odm_lua_closedir(directory)
     return entries == 2 -- "." and ".."
 end
 
@@ -77,18 +77,18 @@ local function nothing_to_take_back() end
 
 --- The empty directory behind `fd` is given to `user`. A function that takes it back; or nil, message, code.
 local function give_directory(fd, path, user)
-    local entry = os.odm_lua_getpwnam(user)
+    local entry = libc.odm_lua_getpwnam(user)
     if entry == nil then
         return nil, ("there is no user '%s'"):format(user), C.ODM_E_INVALID
     end
     local uid, gid, before = entry.uid, entry.gid, ffi.new("odm_lua_owners")
-    if os.odm_lua_statx(fd, "", AT_EMPTY_PATH, STATX_UID_GID, before) ~= 0 then
+    if libc.odm_lua_statx(fd, "", AT_EMPTY_PATH, STATX_UID_GID, before) ~= 0 then
         return failure("look at directory", path)
-    elseif os.odm_lua_fchown(fd, uid, gid) ~= 0 then
+    elseif libc.odm_lua_fchown(fd, uid, gid) ~= 0 then
         return failure("give away directory", path)
     end
     return function()
-        os.odm_lua_fchown(fd, before.uid, before.gid)
+        libc.odm_lua_fchown(fd, before.uid, before.gid)
     end
 end
 
@@ -97,15 +97,15 @@ return {
     -- and given to `user`. Only root can: for others nothing is done, and what they make is theirs. A function, to be called
     -- after the opening with whether it succeeded; or nil, message, code.
     give = function(path, user)
-        if os.odm_lua_geteuid() ~= 0 then
+        if libc.odm_lua_geteuid() ~= 0 then
             return nothing_to_take_back
         end
-        local made = os.odm_lua_mkdir(path, 493) == 0 -- 0755
-        local fd = os.odm_lua_open(path, DIRECTORY_ITSELF)
+        local made = libc.odm_lua_mkdir(path, 493) == 0 -- 0755
+        local fd = libc.odm_lua_open(path, DIRECTORY_ITSELF)
         if fd < 0 then
             return nothing_to_take_back -- What is wrong with the path the opening tells.
         elseif not is_empty(fd) then
-            os.odm_lua_close(fd)
+            libc.odm_lua_close(fd)
             return nothing_to_take_back
         end
         local take_back, message, code = give_directory(fd, path, user)
@@ -114,9 +114,9 @@ return {
             if not succeeded and take_back and is_empty(fd) then
                 take_back()
             end
-            os.odm_lua_close(fd)
+            libc.odm_lua_close(fd)
             if not succeeded and made then
-                os.odm_lua_rmdir(path) -- Only if nothing came into it.
+                libc.odm_lua_rmdir(path) -- Only if nothing came into it.
             end
         end
         if not take_back then

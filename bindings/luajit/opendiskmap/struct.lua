@@ -257,6 +257,7 @@ end
 local function codec(layout, class)
     local fields, fixed_size = layout.fields, layout.fixed_size
     local buffer, buffer_size = new(aligned_array, 32), 256
+    local list_sizes = {} -- bytes of the list in field i, of the value that was measured last
 
     --- Where each payload goes is known only when all before it are: so sizes first.
     local function measure(value)
@@ -269,6 +270,7 @@ local function codec(layout, class)
                     return nil, expected
                 end
                 size = round_up(size, 8) + payload
+                list_sizes[i] = field.element and payload
             end
         end
         if size > COPY_MAX then
@@ -286,8 +288,9 @@ local function codec(layout, class)
         end
     end
 
-    --- Stores one field; `at` is where the payloads have come to. Returns where they come to now; or nil and what was expected.
-    local function store(field, bytes, value, at)
+    --- Stores field i; `at` is where the payloads have come to. Returns where they come to now; or nil and what was expected.
+    local function store(i, bytes, value, at)
+        local field = fields[i]
         if field.scalar then
             local stored, expected = field.scalar.accept(value)
             if stored == nil then
@@ -297,7 +300,7 @@ local function codec(layout, class)
             return at
         end
         at = round_up(at, 8)
-        local size = payload_size(field, value)
+        local size = list_sizes[i] or payload_size(field, value)
         local slice = cast(slice_pointer, bytes + field.offset)
         slice.offset, slice.count = at, size / field.element_size
         if field.element then
@@ -336,7 +339,7 @@ local function codec(layout, class)
         fill(buffer, size)
         local bytes, at = cast("uint8_t *", buffer), fixed_size
         for i = 1, #fields do
-            at, expected = store(fields[i], bytes, value[fields[i].name], at)
+            at, expected = store(i, bytes, value[fields[i].name], at)
             if not at then
                 return nil, expected
             end
