@@ -2,7 +2,7 @@
 // batch.js - many keys in one call: packed one behind the other in a buffer, which crosses over as one.
 
 const { state } = require('./native')
-const { typeError, shown } = require('./errors')
+const { bareError, located, typeError, shown } = require('./errors')
 const { sourceOf } = require('./codecs')
 const { OK, NOT_FOUND, EXISTS, CLOSED } = require('./handle')
 const { VALUE_UNIT } = require('./walk')
@@ -10,6 +10,7 @@ const { VALUE_UNIT } = require('./walk')
 const BATCH = 256 // keys a call
 const BATCH_BYTES = 1024 * 1024 // then it is sent, also with fewer keys
 const KEEP_BYTES = 4 * 1024 * 1024 // a buffer that has grown beyond is not kept
+const ENDS_MAX = 2 ** 32 - 1 // what an end can be; no key and no value is that long
 const ABSENT = 2 ** 32 - 1
 
 /** A buffer that items are written to one behind the other, with their ends. Codecs write to it as to scratch. */
@@ -29,7 +30,8 @@ class Packer {
 
   ensure (size) {
     if (size <= this.size) return
-    const memory = new ArrayBuffer(Math.max(size, this.size * 2))
+    if (size > ENDS_MAX) throw bareError('ODM_E_TOO_BIG', 'a key of 16 MiB, or a value of 4 GiB, is too big')
+    const memory = new ArrayBuffer(Math.min(Math.max(size, this.size * 2), ENDS_MAX))
     if (this.size > 0) new Uint8Array(memory).set(this.plain)
     this.bytes = Buffer.from(memory)
     this.plain = new Uint8Array(memory)
@@ -37,9 +39,7 @@ class Packer {
     this.size = memory.byteLength
   }
 
-  add (codec, item) {
-    // prepare may run code of the user, who may run another batch: that one has packers of its own.
-    const prepared = codec.prepare === null ? item : codec.prepare(item)
+  add (codec, prepared) {
     this.end = codec.write(this, prepared, this.end)
     this.ends[this.count++] = this.end
   }
@@ -51,6 +51,11 @@ class Packer {
   get isFull () {
     return this.count === BATCH || this.end >= BATCH_BYTES
   }
+}
+
+// What a packer takes. May run code of the user, who may run another batch: that one has packers of its own.
+function prepare (codec, item) {
+  return codec.prepare === null ? item : codec.prepare(item)
 }
 
 const pool = []
@@ -66,10 +71,12 @@ function getMany (handle, keys) {
   let values = null
   try {
     for (const key of keys) {
-      packer.add(handle.key, key)
+      packer.add(handle.key, prepare(handle.key, key))
       if (packer.isFull) values = fetch(handle, packer, values)
     }
     return packer.count > 0 ? fetch(handle, packer, values) : values ?? []
+  } catch (error) {
+    throw located(error, 'getMany', handle.path)
   } finally {
     giveBack(packer)
   }
@@ -136,14 +143,18 @@ class Writer {
   }
 
   add (code, key, value) {
+    const { key: keyCodec, value: valueCodec } = this.#handle
     const keys = this.#keys
     const values = this.#values
+    key = prepare(keyCodec, key)
+    if (code !== OPS.delete) value = prepare(valueCodec, value)
+    if (value?.length > BATCH_BYTES) this.send() // Goes alone: it may have as many bytes as one call takes.
     const { count, end } = keys
     this.#ops[count] = code
-    keys.add(this.#handle.key, key)
+    keys.add(keyCodec, key)
     try {
       if (code === OPS.delete) values.addNothing()
-      else values.add(this.#handle.value, value)
+      else values.add(valueCodec, value)
     } catch (error) {
       keys.count = count // The key of a value that can not be stored.
       keys.end = end
@@ -190,7 +201,7 @@ function write (handle, operation, outcomes, fill) {
     writer.send()
   } catch (error) {
     if (Object(error) === error && Object.isExtensible(error)) error.done = writer.done
-    throw error
+    throw located(error, operation, handle.path)
   } finally {
     writer.giveBack()
   }

@@ -28,6 +28,23 @@ function statusError (operation, path, status, [detailStatus, errno, detail]) {
   return new DiskMapError(code, `${operation}: ${why} (${path ?? 'in memory'})`, { path, errno })
 }
 
+const bare = new WeakSet()
+
+/** A DiskMapError made where the map is not known, as in a codec; located() adds it. */
+function bareError (code, message) {
+  const error = new DiskMapError(code, message)
+  bare.add(error)
+  return error
+}
+
+/** The error, told as those of the engine are: with operation and path. */
+function located (error, operation, path) {
+  if (!bare.delete(error)) return error
+  error.message = `${operation}: ${error.message} (${path ?? 'in memory'})`
+  if (path !== undefined) error.path = path
+  return error
+}
+
 function typeError (message) {
   const error = new TypeError(message)
   error.code = 'ERR_INVALID_ARG_TYPE'
@@ -50,4 +67,4 @@ function shown (value) {
   return String(value)
 }
 
-module.exports = { DiskMapError, statusError, typeError, rangeError, shown }
+module.exports = { DiskMapError, statusError, bareError, located, typeError, rangeError, shown }

@@ -186,6 +186,18 @@ describe('many keys', () => {
     assert.deepEqual([map.has('x'), map.has('y'), map.has('z')], [true, false, true])
   })
 
+  test('a value of 4 GiB is refused, and what comes before it is written', () => {
+    const map = new DiskMap(null, { key: str, value: bytes })
+    const tooBig = new Uint8Array(2 ** 32)
+    assert.throws(() => map.set('k', tooBig), { code: 'ODM_E_TOO_BIG' })
+    assert.throws(() => map.setMany([['a', Uint8Array.of(1)], ['k', tooBig], ['b', Uint8Array.of(2)]]),
+      { name: 'DiskMapError', code: 'ODM_E_TOO_BIG', done: 1 })
+    assert.throws(() => map.setMany([['k', tooBig]]), { code: 'ODM_E_TOO_BIG', done: 0, message: /^setMany: .* \(in memory\)$/ })
+    assert.throws(() => map.writeMany([['set', 'c', Uint8Array.of(3)], ['insert', 'k', tooBig]]), { code: 'ODM_E_TOO_BIG', done: 1 })
+    assert.throws(() => new DiskMap(null, { key: bytes, value: str }).getMany([tooBig]), { code: 'ODM_E_TOO_BIG' })
+    assert.deepEqual([...map.keys()].sort(), ['a', 'c'])
+  })
+
   test('may be used within one another', () => {
     const map = new DiskMap(many, { key: str, value: str })
     const nested = function * () {
