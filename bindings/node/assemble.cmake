@@ -2,8 +2,8 @@
 #
 #   cmake -D FROM=<bindings/node> -D ENGINE=<folder of the amalgamation> -D TO=<folder> -P assemble.cmake
 
-file(REMOVE_RECURSE ${TO}/lib ${TO}/test)
-file(COPY ${FROM}/package.json ${FROM}/README.md ${FROM}/binding.gyp ${FROM}/lib ${FROM}/test DESTINATION ${TO})
+file(REMOVE_RECURSE ${TO}/lib ${TO}/test ${TO}/src ${TO}/binding.gyp)
+file(COPY ${FROM}/package.json ${FROM}/README.md ${FROM}/lib ${FROM}/test DESTINATION ${TO})
 file(GLOB indexes ${FROM}/index.*)
 file(COPY ${indexes} ${ENGINE}/LICENSE ${ENGINE}/LICENSE.xxhash DESTINATION ${TO})
-file(COPY ${FROM}/src/addon.c ${ENGINE}/opendiskmap.c ${ENGINE}/opendiskmap.h ${ENGINE}/xxhash.h DESTINATION ${TO}/src)
+file(COPY ${FROM}/src/addon.c ${FROM}/src/binding.gyp ${ENGINE}/opendiskmap.c ${ENGINE}/opendiskmap.h ${ENGINE}/xxhash.h DESTINATION ${TO}/src)

@@ -26,7 +26,7 @@ function load () {
   const name = process.platform === 'linux' ? `${platform}-${isMusl() ? 'musl' : 'glibc'}` : platform
   const files = [
     path.join(root, 'prebuilds', `${name}.node`),
-    path.join(root, 'build', 'Release', 'opendiskmap.node') // what `npm run build` makes
+    path.join(root, 'src', 'build', 'Release', 'opendiskmap.node') // what `npm run build` makes
   ]
   const file = files.find((candidate) => fs.existsSync(candidate))
   if (file !== undefined) return require(file)

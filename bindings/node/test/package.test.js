@@ -1,5 +1,5 @@
 'use strict'
-// What `npm pack` makes installs in an empty directory without scripts or a compiler, and runs.
+// What `npm pack` makes installs in an empty directory without a compiler, by a lockfile too, and runs.
 
 const { test, describe, before, after } = require('node:test')
 const assert = require('node:assert/strict')
@@ -28,17 +28,22 @@ describe('the package', () => {
     const [packed] = JSON.parse(stdout)
     files = packed.files.map((file) => file.path)
     fs.writeFileSync(path.join(directory, 'package.json'), '{"name": "app", "private": true}')
-    await run('npm', ['install', `./${packed.filename}`, '--ignore-scripts', '--offline', '--no-audit', '--no-fund'],
-      { cwd: directory, env: { ...process.env, CC: '/bin/false', CXX: '/bin/false' } })
+    await npm('install', `./${packed.filename}`, '--ignore-scripts')
   })
+
+  // Where nothing can be compiled.
+  function npm (...args) {
+    const env = { ...process.env, CC: '/bin/false', CXX: '/bin/false', MAKE: '/bin/false' }
+    return run('npm', [...args, '--offline', '--no-audit', '--no-fund'], { cwd: directory, env })
+  }
 
   after(() => fs.rmSync(directory, { recursive: true }))
 
   test('holds binary, sources, types and licences, and nothing else', () => {
-    for (const name of ['index.js', 'index.mjs', 'index.d.ts', 'index.d.mts', 'README.md', 'LICENSE', 'LICENSE.xxhash', 'binding.gyp',
-      'src/addon.c', 'src/opendiskmap.c', 'src/opendiskmap.h', 'src/xxhash.h']) assert.ok(files.includes(name), name)
+    for (const name of ['index.js', 'index.mjs', 'index.d.ts', 'index.d.mts', 'README.md', 'LICENSE', 'LICENSE.xxhash',
+      'src/binding.gyp', 'src/addon.c', 'src/opendiskmap.c', 'src/opendiskmap.h', 'src/xxhash.h']) assert.ok(files.includes(name), name)
     assert.ok(files.some((name) => /^prebuilds\/linux-\w+-(glibc|musl)\.node$/.test(name)))
-    const other = files.filter((name) => !/^(index\.|lib\/|prebuilds\/|src\/|LICENSE|README\.md$|binding\.gyp$|package\.json$)/.test(name))
+    const other = files.filter((name) => !/^(index\.|lib\/|prebuilds\/|src\/|LICENSE|README\.md$|package\.json$)/.test(name))
     assert.deepEqual(other, [])
   })
 
@@ -52,6 +57,17 @@ describe('the package', () => {
     }
     const { dependencies } = JSON.parse(fs.readFileSync(path.join(directory, 'node_modules/opendiskmap/package.json')))
     assert.equal(dependencies, undefined)
+  })
+
+  test('is installed by a lockfile, and rebuilt, without anything being run or compiled', async () => {
+    assert.ok(fs.existsSync(path.join(directory, 'package-lock.json')))
+    await npm('ci')
+    await npm('rebuild')
+    const home = path.join(directory, 'node_modules/opendiskmap')
+    assert.ok(!fs.existsSync(path.join(home, 'binding.gyp')), 'what yarn 1 and pnpm look for')
+    for (const made of ['build', 'src/build']) assert.ok(!fs.existsSync(path.join(home, made)), made)
+    const { scripts } = JSON.parse(fs.readFileSync(path.join(home, 'package.json')))
+    for (const name of ['preinstall', 'install', 'postinstall']) assert.equal(scripts[name], undefined)
   })
 
   test('says what is wrong where it has no binary', async () => {
