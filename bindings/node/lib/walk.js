@@ -35,7 +35,7 @@ class Walk {
   #kind
   #iter = null // the engine's walk
   #over = false
-  #start // the position of the first entry that was read ahead
+  #start // the position of the first entry that was read ahead; after the walk's end, its own
   #keys = []
   #values = []
   #count = 0
@@ -76,7 +76,7 @@ class Walk {
 
   /** Ends the walk; `break` in a loop calls it. */
   return (value) {
-    this.#end()
+    this.#end(this.position)
     return { value, done: true }
   }
 
@@ -85,8 +85,7 @@ class Walk {
    * and again some of those that have (a few thousand at most).
    */
   get position () {
-    if (this.#over) return POSITION_END
-    if (this.#iter === null || this.#at < this.#count || this.#handle.closed) return this.#start
+    if (this.#over || this.#iter === null || this.#at < this.#count || this.#handle.closed) return this.#start
     return this.#handle.native.walkPosition(this.#iter)
   }
 
@@ -104,7 +103,7 @@ class Walk {
     this.#start = native.walkPosition(this.#iter)
     this.#changes = this.#handle.changes
     const sides = native.walkNext(this.#iter, this.#ahead, this.#keySizes, this.#valueSizes)
-    if (sides === DONE) return this.#end()
+    if (sides === DONE) return this.#end(POSITION_END)
     if (typeof sides === 'number') this.#fail(sides)
     const [, , count, bytes] = state
     this.#keys = unpacked(this.#handle.key, sides[0], this.#keySizes, count)
@@ -127,12 +126,13 @@ class Walk {
   }
 
   #fail (status) {
-    this.#end()
+    this.#end(this.#start)
     this.#handle.fail('walk', status)
   }
 
-  #end () {
+  #end (position) {
     this.#over = true
+    this.#start = position
     this.#keys = this.#values = []
     if (this.#iter !== null) this.#handle.native.walkClose(this.#iter)
     this.#iter = null

@@ -225,9 +225,7 @@ describe('walks', () => {
       seen.add(key)
       if (seen.size === 7000) break
     }
-    const stopped = map.keys()
-    for (let i = 0; i < 7000; i++) stopped.next()
-    const { position } = stopped
+    const { position } = walk
     const other = DiskMap.open(path, { key: u32, value: u32 })
     let came = 0
     for (const key of other.keys({ from: position })) {
@@ -239,10 +237,44 @@ describe('walks', () => {
     assert.deepEqual([...map.keys({ from: 2n ** 64n - 1n })], [])
   })
 
-  test('a walk that is over stands at the end', () => {
-    const walk = filled(3).keys()
-    assert.equal([...walk].length, 3)
+  test('a walk that is over stands at the end, one that was left where it was', () => {
+    const map = filled(20000)
+    const walk = map.keys()
+    assert.equal([...walk].length, 20000)
     assert.equal(walk.position, 2n ** 64n - 1n)
+    walk.return()
+    assert.equal(walk.position, 2n ** 64n - 1n)
+
+    const leave = {
+      break: (walk) => {
+        let left = 9000
+        for (const key of walk) if (--left === 0) return key // leaves the loop as break does
+      },
+      return: (walk) => walk.return(),
+      'return after some': (walk) => walk.next() && walk.return(),
+      throw: (walk) => assert.throws(() => { for (const key of walk) throw new Error(String(key)) }),
+      close: (walk) => {
+        walk.next()
+        walk.handle.close()
+        assert.throws(() => walk.next(), { code: 'ODM_CLOSED' })
+      }
+    }
+    for (const [name, how] of Object.entries(leave)) {
+      const handle = name === 'close' ? filled(20000) : map
+      const seen = new Set()
+      const walk = handle.keys()
+      const next = walk.next.bind(walk)
+      walk.handle = handle
+      walk.next = () => {
+        const result = next()
+        if (!result.done) seen.add(result.value)
+        return result
+      }
+      how(walk)
+      for (const key of map.keys({ from: walk.position })) seen.add(key)
+      if (name !== 'close') assert.equal(seen.size, 20000, name)
+      else assert.notEqual(walk.position, 2n ** 64n - 1n)
+    }
   })
 
   test('position is checked', () => {
