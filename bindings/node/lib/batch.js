@@ -89,7 +89,7 @@ function fetch (handle, packer, values) {
     const result = handle.native.getMany(count, plain, ends, packer.sizes)
     if (typeof result === 'number') handle.fail('getMany', result)
     const done = state[2]
-    const taken = valuesOf(handle.value, result, packer.sizes, done)
+    const taken = valuesOf(handle, result, packer.sizes, done)
     if (values === null) values = taken
     else for (let i = 0; i < done; i++) values.push(taken[i])
     if (done === count) break
@@ -103,8 +103,10 @@ function fetch (handle, packer, values) {
   return values
 }
 
-function valuesOf (codec, result, sizes, count) {
+function valuesOf (handle, result, sizes, count) {
+  const { value: codec } = handle
   if (codec.text) {
+    for (const text of result) if (typeof text === 'number') handle.fail('getMany', text) // too long for a string
     if (codec.fromText === null) return result
     return result.map((text) => text === undefined ? undefined : codec.fromText(text))
   }

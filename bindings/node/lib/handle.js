@@ -82,6 +82,16 @@ class Handle {
     return status === OK || (status === NOT_FOUND ? false : this.fail('has', status))
   }
 
+  // As get and has, of a key that is in scratch already.
+  getAt (keyEnd) {
+    return this.taken('get', this.native.get(keyEnd))
+  }
+
+  hasAt (keyEnd) {
+    const status = this.native.has(keyEnd)
+    return status === OK || (status === NOT_FOUND ? false : this.fail('has', status))
+  }
+
   put (key, value) {
     this.changes++
     const status = this.send('put', key, value)

@@ -1,8 +1,8 @@
 'use strict'
 // walk.js - iterators over a map. They read some entries ahead, and open a walk of the engine at the first.
 
-const { state } = require('./native')
-const { sourceOf } = require('./codecs')
+const { scratch, state } = require('./native')
+const { sourceOf, str } = require('./codecs')
 const { typeError, rangeError, shown } = require('./errors')
 const { DONE, CLOSED } = require('./handle')
 
@@ -14,19 +14,48 @@ const POSITION_END = 2n ** 64n - 1n
 
 const IteratorPrototype = Object.getPrototypeOf(Object.getPrototypeOf([][Symbol.iterator]()))
 
-/** Values of one side of a batch: the addon's strings, or bytes it packed. */
-function unpacked (codec, side, sizes, count) {
-  if (codec.text) {
-    if (codec.fromText !== null) for (let i = 0; i < count; i++) side[i] = codec.fromText(side[i])
-    return side
+/**
+ * The keys or the values of what was read ahead at once. Each is decoded when it comes: one that can not be hides no other.
+ * Is not written to again: decoding may run code of the user, who may go on with the walk.
+ */
+class Side {
+  #handle
+  #codec
+  #strings // the addon's; for text only
+  #source // bytes it packed, or null: item i has #sizes[i] of them at #starts[i]
+  #sizes
+  #starts = []
+
+  constructor (handle, codec, given, packed, sizes, count) {
+    this.#handle = handle
+    this.#codec = codec
+    this.#strings = given
+    this.#sizes = sizes
+    this.#source = packed === undefined ? null : sourceOf(new Uint8Array(packed))
+    if (packed === undefined) return
+    for (let i = 0, at = 0; i < count; i++) {
+      this.#starts.push(at)
+      at += Math.ceil(sizes[i] / VALUE_UNIT) * VALUE_UNIT
+    }
   }
-  const values = new Array(count)
-  const source = sourceOf(new Uint8Array(side))
-  for (let i = 0, at = 0; i < count; i++) {
-    values[i] = codec.read(source, at, sizes[i])
-    at += Math.ceil(sizes[i] / VALUE_UNIT) * VALUE_UNIT
+
+  get (i) {
+    const codec = this.#codec
+    if (!codec.text) return codec.read(this.#source, this.#starts[i], this.#sizes[i])
+    const text = this.#strings[i]
+    if (typeof text === 'number') this.#handle.fail('walk', text)
+    return codec.fromText === null ? text : codec.fromText(text)
   }
-  return values
+
+  // Puts the item into scratch as it lies in the map, which need not be how we would write it, and gives its end.
+  put (i) {
+    if (this.#source === null) return str.write(scratch, this.#strings[i], 0)
+    const start = this.#starts[i]
+    const size = this.#sizes[i]
+    scratch.ensure(size)
+    scratch.plain.set(this.#source.plain.subarray(start, start + size))
+    return size
+  }
 }
 
 /** An iterator as Map's: of keys, values or entries. Besides, it knows its position. */
@@ -36,14 +65,12 @@ class Walk {
   #iter = null // the engine's walk
   #over = false
   #start // the position of the first entry that was read ahead; after the walk's end, its own
-  #keys = []
-  #values = []
+  #keys = null
+  #values = null // null in a walk over keys
   #count = 0
   #at = 0
   #ahead = AHEAD_FIRST
   #changes = 0 // the handle's, when the entries were read ahead
-  #keySizes = null
-  #valueSizes = null
 
   constructor (handle, kind, from = 0n) {
     if (typeof from !== 'bigint') throw typeError(`from must be a position, which is a bigint, not ${shown(from)}`)
@@ -63,14 +90,16 @@ class Walk {
         continue
       }
       const i = this.#at++
-      const key = this.#keys[i]
-      let value = this.#values[i]
-      if (handle.changes !== this.#changes) {
-        // Something was changed since: what was read ahead may be old. Map would not give it out, either.
-        value = this.#kind === 'keys' ? handle.has(key) || undefined : handle.get(key)
-        if (value === undefined) continue
+      // Where something was changed since, what was read ahead may be old. Map would not give it out, either.
+      const isOld = handle.changes !== this.#changes
+      const keys = this.#keys
+      if (this.#kind === 'keys') {
+        if (!isOld || handle.hasAt(keys.put(i))) return { value: keys.get(i), done: false }
+        continue
       }
-      return { value: this.#kind === 'entries' ? [key, value] : this.#kind === 'keys' ? key : value, done: false }
+      const value = isOld ? handle.getAt(keys.put(i)) : this.#values.get(i)
+      if (value === undefined) continue
+      return { value: this.#kind === 'entries' ? [keys.get(i), value] : value, done: false }
     }
   }
 
@@ -102,12 +131,17 @@ class Walk {
     if (this.#iter === null) this.#open()
     this.#start = native.walkPosition(this.#iter)
     this.#changes = this.#handle.changes
-    const sides = native.walkNext(this.#iter, this.#ahead, this.#keySizes, this.#valueSizes)
+    const keySizes = new Uint32Array(this.#ahead)
+    const valueSizes = this.#kind === 'keys' ? null : new Uint32Array(this.#ahead)
+    const sides = native.walkNext(this.#iter, this.#ahead, keySizes, valueSizes)
     if (sides === DONE) return this.#end(POSITION_END)
     if (typeof sides === 'number') this.#fail(sides)
     const [, , count, bytes] = state
-    this.#keys = unpacked(this.#handle.key, sides[0], this.#keySizes, count)
-    if (this.#valueSizes !== null) this.#values = unpacked(this.#handle.value, sides[1], this.#valueSizes, count)
+    const { key, value } = this.#handle
+    this.#keys = new Side(this.#handle, key, sides[0], key.text ? sides[2] : sides[0], keySizes, count)
+    if (valueSizes !== null) {
+      this.#values = new Side(this.#handle, value, sides[1], value.text ? undefined : sides[1], valueSizes, count)
+    }
     this.#count = count
     this.#at = 0
     const fitting = Math.floor(AHEAD_BYTES / (bytes / count + 1))
@@ -119,8 +153,6 @@ class Walk {
     const iter = native.walkOpen()
     if (typeof iter === 'number') this.#fail(iter)
     this.#iter = iter
-    this.#keySizes = new Uint32Array(AHEAD_MAX)
-    if (this.#kind !== 'keys') this.#valueSizes = new Uint32Array(AHEAD_MAX)
     const status = this.#start === 0n ? 0 : native.walkSeek(iter, this.#start)
     if (status !== 0) this.#fail(status)
   }
@@ -133,7 +165,7 @@ class Walk {
   #end (position) {
     this.#over = true
     this.#start = position
-    this.#keys = this.#values = []
+    this.#keys = this.#values = null
     if (this.#iter !== null) this.#handle.native.walkClose(this.#iter)
     this.#iter = null
   }
@@ -143,4 +175,4 @@ if (Symbol.dispose !== undefined) {
   Object.defineProperty(Walk.prototype, Symbol.dispose, { value () { this.return() }, configurable: true, writable: true })
 }
 
-module.exports = { Walk, unpacked, VALUE_UNIT }
+module.exports = { Walk, VALUE_UNIT }

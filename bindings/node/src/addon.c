@@ -423,7 +423,7 @@ static inline __attribute__((always_inline)) void fetch_present(const void *valu
     if (size != ODM_ABSENT) fetch(value, (size_t)size);
 }
 
-/* An array of n strings, undefined for those that are absent; or a negative number. Made by one call of Array.of: to set its
+/* An array of n strings: undefined for those that are absent, TOO_LONG for those that are. Made by one call of Array.of: to set its
  * elements one by one takes several times as long. */
 static napi_value texts(napi_env env, const struct environment *environment, size_t n, const void **values,
                         const uint64_t *sizes)
@@ -556,8 +556,17 @@ static odm_iter **iter_of(napi_env env, napi_value external)
     return napi_get_value_external(env, external, &iter) == napi_ok ? iter : NULL;
 }
 
-/* walkNext(walk, n, key_sizes, value_sizes): [keys, values], state[2] of each; or a status, 3 at the end. key_sizes or
- * value_sizes null: that side is not asked for. */
+static bool all_ascii(size_t n, const void **items, const uint64_t *sizes)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (!is_ascii(items[i], (size_t)sizes[i])) return false;
+    }
+    return true;
+}
+
+/* walkNext(walk, n, key_sizes, value_sizes): [keys, values, bytes], state[2] of each; or a status, 3 at the end. value_sizes
+ * null: values are not asked for. `bytes` are the keys packed, where keys are strings that may not be all there is to them:
+ * what is no UTF-8 shows as U+FFFD. Else undefined. In place of a string that is too long there is TOO_LONG. */
 static napi_value map_walk_next(napi_env env, napi_callback_info info)
 {
     napi_value argv[4], result, side;
@@ -567,32 +576,35 @@ static napi_value map_walk_next(napi_env env, napi_callback_info info)
     size_t n = u32_of(env, argv[1]);
     struct array key_sizes_out, value_sizes_out;
     bool want_keys = array_of(env, argv[2], &key_sizes_out), want_values = array_of(env, argv[3], &value_sizes_out);
-    if (iter == NULL || n == 0 || n > BATCH_MAX || (want_keys && n > key_sizes_out.count) ||
+    if (iter == NULL || n == 0 || n > BATCH_MAX || !want_keys || n > key_sizes_out.count ||
         (want_values && n > value_sizes_out.count)) {
         return status_number(env, ODM_E_INVALID);
     }
 
     const void *keys[BATCH_MAX], *values[BATCH_MAX];
     uint64_t key_sizes[BATCH_MAX], value_sizes[BATCH_MAX];
-    odm_status status = odm_iter_next_many(*iter, &n, want_keys ? keys : NULL, want_keys ? key_sizes : NULL,
-                                           want_values ? values : NULL, want_values ? value_sizes : NULL);
+    odm_status status =
+        odm_iter_next_many(*iter, &n, keys, key_sizes, want_values ? values : NULL, want_values ? value_sizes : NULL);
     if (status != ODM_OK) return status_number(env, status);
     uint64_t bytes = 0;
-    for (size_t i = 0; i < n; i++) bytes += (want_keys ? key_sizes[i] : 0) + (want_values ? value_sizes[i] : 0);
+    for (size_t i = 0; i < n; i++) bytes += key_sizes[i] + (want_values ? value_sizes[i] : 0);
     binding->environment->state[STATE_DONE] = (uint32_t)n;
     binding->environment->state[STATE_BYTES] = bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;
-    TRY(napi_create_array_with_length(env, 2, &result));
-    if (want_keys) {
-        side = binding->text_keys ? texts(env, binding->environment, n, keys, key_sizes)
-                                  : packed(env, n, keys, key_sizes, key_sizes_out.data);
-        if (side == NULL) return NULL;
-        TRY(napi_set_element(env, result, 0, side));
-    }
+    TRY(napi_create_array(env, &result));
+    side = binding->text_keys ? texts(env, binding->environment, n, keys, key_sizes)
+                              : packed(env, n, keys, key_sizes, key_sizes_out.data);
+    if (side == NULL) return NULL;
+    TRY(napi_set_element(env, result, 0, side));
     if (want_values) {
         side = binding->text_values ? texts(env, binding->environment, n, values, value_sizes)
                                     : packed(env, n, values, value_sizes, value_sizes_out.data);
         if (side == NULL) return NULL;
         TRY(napi_set_element(env, result, 1, side));
+    }
+    if (binding->text_keys && !all_ascii(n, keys, key_sizes)) {
+        side = packed(env, n, keys, key_sizes, key_sizes_out.data);
+        if (side == NULL) return NULL;
+        TRY(napi_set_element(env, result, 2, side));
     }
     settle(binding);
     return result;

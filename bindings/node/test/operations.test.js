@@ -277,6 +277,102 @@ describe('walks', () => {
     }
   })
 
+  // A map whose key is written as no JavaScript would: by its bytes.
+  const foreign = (t, key, given) => {
+    const where = mapPath(t)
+    DiskMap.open(where, { key: bytes, value: u32, schema: `${key.name}/u32` })
+      .setMany(given.map((text, i) => [Buffer.from(text, 'latin1'), i])).close()
+    return DiskMap.open(where, { key, value: u32 })
+  }
+
+  test('a loop that writes misses no key that JavaScript would write otherwise', (t) => {
+    const others = Array.from({ length: 40 }, (_, i) => `"k${i}"`)
+    const own = { name: 'own', encode: (text) => Buffer.from(text), decode: (given) => Buffer.from(given).toString().trim() }
+    for (const [key, given] of [
+      [json, ['{ "a" : 1 }', '[1, 2]', '"\\u0041"', '1e3', '"\xff"', ...others]],
+      [str, ['\xff\xfe', 'ok \x80', '\xef\xbf\xbd', 'caf\xc3\xa9', 'plain', ...others]],
+      [f64, ['\0\0\0\0\0\0\0\x80', '\x01\0\0\0\0\0\xf8\x7f', '\0\0\0\0\0\0\xf0\x3f']],
+      [own, [' blank', 'not', ...others]]
+    ]) {
+      const map = foreign(t, key, given)
+      for (const kind of ['keys', 'values', 'entries']) {
+        let came = 0
+        const add = [key.encode(key === f64 ? 77 : 'new')].map((raw) => key.decode(raw))[0]
+        for (const item of map[kind]()) {
+          assert.notEqual(item, undefined)
+          came++
+          if (came === 1) map.set(add, 0).delete(add)
+        }
+        assert.equal(came, given.length, `${kind} of ${key.name}`)
+      }
+    }
+  })
+
+  test('one that can not be decoded raises when it comes, and hides no other', (t) => {
+    const where = mapPath(t)
+    const texts = Array.from({ length: 500 }, (_, i) => [`k${i}`, i % 100 === 7 ? '{bad' : String(i)])
+    DiskMap.open(where, { key: str, value: str, schema: 'str/json' }).setMany(texts).close()
+    const map = DiskMap.open(where, { key: str, value: json })
+    for (const kind of ['values', 'entries']) {
+      const walk = map[kind]()
+      let good = 0
+      let bad = 0
+      for (;;) {
+        try {
+          if (walk.next().done) break
+          good++
+        } catch {
+          bad++
+        }
+      }
+      assert.deepEqual([good, bad], [495, 5], kind)
+    }
+    assert.equal([...map.keys()].length, 500)
+  })
+
+  test('a text that is longer than a string can be is a RangeError, and hides no other', (t) => {
+    const where = mapPath(t)
+    const long = new Uint8Array(require('node:buffer').constants.MAX_STRING_LENGTH + 1).fill(0x20)
+    DiskMap.open(where, { key: str, value: bytes, schema: 'str/str' }).setMany([['a', Uint8Array.of(0x31)], ['long', long]]).close()
+    for (const value of [str, json]) {
+      const map = DiskMap.open(where, { key: str, value, schema: 'str/str' })
+      const error = { name: 'RangeError', message: /longer than a string can be/ }
+      assert.throws(() => map.get('long'), error)
+      assert.throws(() => map.getMany(['a', 'long']), error)
+      const walk = map.values()
+      const came = []
+      for (let i = 0; i < 2; i++) {
+        try {
+          came.push(walk.next().value)
+        } catch (raised) {
+          came.push(raised.name)
+        }
+      }
+      assert.deepEqual(came.map(String).sort(), ['1', 'RangeError'])
+      assert.equal(walk.next().done, true)
+    }
+  })
+
+  test('a decoder may go on with the very walk it decodes for', () => {
+    let walk = null
+    let isInside = false
+    const own = {
+      name: 'own',
+      encode: (n) => u32.encode(n),
+      decode: (given) => {
+        if (!isInside) {
+          isInside = true
+          for (let i = 0; i < 5; i++) walk.next()
+          isInside = false
+        }
+        return u32.decode(given)
+      }
+    }
+    const map = new DiskMap(Array.from({ length: 100 }, (_, i) => [i, i]), { key: u32, value: own })
+    walk = map.entries()
+    for (const [key, value] of walk) assert.equal(key, value)
+  })
+
   test('position is checked', () => {
     assert.throws(() => filled(1).keys({ from: 1 }), /from must be a position, which is a bigint, not 1/)
     assert.throws(() => filled(1).keys({ from: -1n }), RangeError)
