@@ -296,7 +296,8 @@ const bytes = new Codec('bytes', {
 const OWN_NAME = /^[A-Za-z_][A-Za-z0-9_.:@-]{0,63}$/
 
 /** A codec from {name, encode, decode} of the user's. */
-function ownCodec ({ name, encode, decode }, role) {
+function ownCodec (given, role) {
+  const { name, encode, decode } = given
   if (typeof encode !== 'function' || typeof decode !== 'function' || typeof name !== 'string') {
     throw typeError(`${role} is no encoding: it needs a name, encode(value) and decode(bytes)`)
   }
@@ -306,14 +307,16 @@ function ownCodec ({ name, encode, decode }, role) {
   if (builtIn.has(name)) throw rangeError(`${shown(name)} is the name of a built-in encoding: call yours otherwise`)
   return new Codec(name, {
     prepare (value) {
-      const encoded = encode(value)
+      const encoded = encode.call(given, value)
       if (encoded instanceof Uint8Array) return encoded
       throw typeError(`encode of ${name} must give a Uint8Array, not ${shown(encoded)}`)
     },
     write: writeBytes,
     long: longBytes,
     read (source, start, size) {
-      return decode(source.plain.slice(start, start + size))
+      const value = decode.call(given, source.plain.slice(start, start + size))
+      if (value !== undefined) return value // undefined stands for absent: who looks again would look for ever.
+      throw typeError(`decode of ${name} must give a value, not undefined`)
     }
   })
 }

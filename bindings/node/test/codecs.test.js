@@ -156,6 +156,26 @@ describe('own encodings', () => {
     assert.equal(byDate.get(new Date(5)), 'x')
   })
 
+  test('are called as methods', () => {
+    class Prefixed {
+      name = 'prefixed'
+      constructor (prefix) { this.prefix = prefix }
+      encode (text) { return str.encode(this.prefix + text) }
+      decode (given) { return str.decode(given).slice(this.prefix.length) }
+    }
+    const map = new DiskMap([['k', 'v']], { key: new Prefixed('key:'), value: new Prefixed('value:') })
+    assert.equal(map.get('k'), 'v')
+    assert.equal(map.view('k', (seen) => str.decode(seen)), 'value:v')
+  })
+
+  test('must give a value: undefined would be an absent one', () => {
+    const nothing = { name: 'nothing', encode: () => new Uint8Array(1), decode: () => undefined }
+    const map = new DiskMap([['k', 1]], { key: str, value: nothing })
+    for (const call of [() => map.get('k'), () => map.getOrInsert('k', 1), () => map.entry('k'), () => [...map]]) {
+      assert.throws(call, { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE', message: 'decode of nothing must give a value, not undefined' })
+    }
+  })
+
   test('may use the very map they encode for', () => {
     const names = new DiskMap(null, { key: str, value: u53 })
     const interned = {
