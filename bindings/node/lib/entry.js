@@ -35,8 +35,10 @@ class Entry {
   }
 
   #put (value) {
-    if (!this.#handle.entryPut('entry', this.#key, value, this.#found)) return false
-    this.#found = { value, low: 0, high: 0 }
+    const handle = this.#handle
+    const prepared = handle.preparedValue(value)
+    if (!handle.entryPut('entry', this.#key, prepared, this.#found)) return false
+    this.#found = { value: handle.readBack(prepared), low: 0, high: 0 }
     this.#isCurrent = false // The put has made a new version, which is not known here.
     return true
   }

@@ -57,11 +57,29 @@ class Handle {
     return codec.read(sourceOf(new Uint8Array(result)), 0, result.byteLength)
   }
 
-  // Calls native[method] with key and value, and gives its status. `version` {low, high} goes along if it is given.
+  // What `send` takes. May run code of the user.
+  preparedKey (key) {
+    const codec = this.key
+    return codec.prepare === null ? key : codec.prepare(key)
+  }
+
+  preparedValue (value) {
+    const codec = this.value
+    return codec.prepare === null ? value : codec.prepare(value)
+  }
+
+  // What get gives of a value that was put, without asking the map: others may have changed it since.
+  readBack (prepared) {
+    const codec = this.value
+    if (typeof prepared === 'string') return codec.fromText === null ? prepared : codec.fromText(prepared)
+    if (prepared instanceof Uint8Array) return codec.read(sourceOf(prepared), 0, prepared.length)
+    return codec.read(scratch, 0, codec.write(scratch, prepared, 0))
+  }
+
+  // Calls native[method] with key and value, both prepared, and gives its status. `version` {low, high} goes along if it is
+  // given.
   send (method, key, value, version) {
     const { key: keys, value: values, native } = this
-    if (keys.prepare !== null) key = keys.prepare(key)
-    if (values.prepare !== null) value = values.prepare(value)
     const long = values.long === null ? null : values.long(value)
     const keyEnd = keys.write(scratch, key, 0)
     const end = long === null ? values.write(scratch, value, keyEnd) : long
@@ -94,7 +112,7 @@ class Handle {
 
   put (key, value) {
     this.changes++
-    const status = this.send('put', key, value)
+    const status = this.send('put', this.preparedKey(key), this.preparedValue(value))
     if (status !== OK) this.fail('set', status)
   }
 
@@ -112,10 +130,10 @@ class Handle {
     return { value: this.taken(operation, result), low, high }
   }
 
-  // Puts the value if the key is still at that version (0, 0: absent). False if it is not.
-  entryPut (operation, key, value, version) {
+  // Puts the prepared value if the key is still at that version (0, 0: absent). False if it is not.
+  entryPut (operation, key, prepared, version) {
     this.changes++
-    const status = this.send('entryPut', key, value, version)
+    const status = this.send('entryPut', this.preparedKey(key), prepared, version)
     return status === OK || (status === EXISTS || status === CONFLICT ? false : this.fail(operation, status))
   }
 
@@ -131,7 +149,7 @@ class Handle {
 
   // The version {low, high} of the key if its value has the bytes of `value`; null if it has others, or is absent.
   entryIs (operation, key, value) {
-    const status = this.send('entryIs', key, value)
+    const status = this.send('entryIs', this.preparedKey(key), this.preparedValue(value))
     if (status === OK) return { low: state[0], high: state[1] }
     return status === NOT_FOUND || status === CONFLICT ? null : this.fail(operation, status)
   }

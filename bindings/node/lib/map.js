@@ -144,12 +144,12 @@ class DiskMap {
     const handle = this.#handle
     let present = handle.get(key)
     if (present !== undefined) return present
-    const value = make(key)
-    while (!handle.entryPut('getOrInsert', key, value, { low: 0, high: 0 })) {
+    const prepared = handle.preparedValue(make(key))
+    while (!handle.entryPut('getOrInsert', key, prepared, { low: 0, high: 0 })) {
       present = handle.get(key) // Somebody was faster. Or removed it since: then again.
       if (present !== undefined) return present
     }
-    return value
+    return handle.readBack(prepared)
   }
 
   // ---- read, decide, write only if nothing changed ----
@@ -166,20 +166,21 @@ class DiskMap {
       const value = change(found.value)
       if (value === undefined) {
         if (found.value === undefined || handle.entryRemove('update', key, found)) return undefined
-      } else if (handle.entryPut('update', key, value, found)) {
+      } else if (handle.entryPut('update', key, handle.preparedValue(value), found)) {
         return value
       }
     }
   }
 
   increment (key, by) {
-    const { value: codec } = this.#handle
+    const handle = this.#handle
+    const codec = handle.value
     if (codec.number === null) throw typeError(`increment needs a map of numbers; this one holds ${codec.name}`)
     const step = by ?? (typeof codec.number === 'bigint' ? 1n : 1)
     if (typeof step !== typeof codec.number) {
       throw typeError(`increment of a ${codec.name} takes a ${typeof codec.number}, not ${shown(step)}`)
     }
-    return this.update(key, (value) => (value ?? codec.number) + step)
+    return handle.readBack(this.update(key, (value) => (value ?? codec.number) + step))
   }
 
   compareAndSet (key, expected, value) {
@@ -190,7 +191,7 @@ class DiskMap {
       if (value === undefined) {
         if (expected === undefined) return !handle.has(key)
         if (handle.entryRemove('compareAndSet', key, found)) return true
-      } else if (handle.entryPut('compareAndSet', key, value, found)) {
+      } else if (handle.entryPut('compareAndSet', key, handle.preparedValue(value), found)) {
         return true
       } else if (expected === undefined) {
         return false

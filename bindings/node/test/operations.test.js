@@ -4,7 +4,7 @@
 const { test, describe } = require('node:test')
 const assert = require('node:assert/strict')
 const {
-  DiskMap, U64StringMap, StringU64Map, StringStringMap, str, u8, u32, u64, i64, f64, json, bytes
+  DiskMap, U64StringMap, StringU64Map, StringStringMap, struct, str, u8, u32, u64, i64, f32, f64, bool, json, bytes
 } = require('opendiskmap')
 const { mapPath } = require('./support')
 
@@ -32,6 +32,33 @@ describe('insert if absent', () => {
       return 2n
     }), 1n)
   })
+})
+
+test('what is inserted is given as get gives it', () => {
+  const Pair = struct({ n: u32, name: str })
+  const own = { name: 'own', encode: (n) => u32.encode(n), decode: (given) => ({ n: u32.decode(given) }) }
+  for (const [value, given] of [
+    [Pair, { n: 1, name: 'x' }], [f32, 0.1], [json, { at: new Date(5) }], [bytes, Uint8Array.of(1, 2)], [bytes, Buffer.from('abc')],
+    [u32, -0], [own, 5], [str, 'text'], [str, 'é'.repeat(20000)], [bytes, new Uint8Array(20000)], [bool, true], [u64, 7n]
+  ]) {
+    const map = new DiskMap(null, { key: str, value })
+    const plain = (value) => value?.toObject?.() ?? value
+    const got = {
+      getOrInsert: map.getOrInsert('a', given),
+      getOrInsertComputed: map.getOrInsertComputed('b', () => given),
+      orInsert: map.entry('c').orInsert(given),
+      orInsertWith: map.entry('d').orInsertWith(() => given),
+      andModify: map.set('e', given).entry('e').andModify(() => given).value
+    }
+    for (const [name, one] of Object.entries(got)) {
+      assert.deepEqual(plain(one), plain(map.get('a')), `${name} of ${value.name}`)
+      assert.equal(Object.getPrototypeOf(one), Object.getPrototypeOf(map.get('a')), `${name} of ${value.name}`)
+      if (typeof given === 'object') assert.notEqual(one, given)
+    }
+  }
+  const floats = new DiskMap(null, { key: str, value: f32 })
+  assert.equal(floats.increment('a', 0.1), Math.fround(0.1))
+  assert.equal(floats.increment('a', 0.1), floats.get('a'))
 })
 
 describe('entry', () => {
