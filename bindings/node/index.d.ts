@@ -66,7 +66,12 @@ export const bool: Codec<boolean>
 export const str: Codec<string>
 /** As given. A `Uint8Array` (a `Buffer` is one); what comes back is a copy of one's own. */
 export const bytes: Codec<Uint8Array>
-/** JSON text. Typed arrays, `undefined`, functions and bigints are a TypeError, not something else when they come back. */
+/**
+ * JSON text, as `JSON.stringify` makes it. What that would lose is an error, however deep: typed arrays, `Map`, `Set`, promises,
+ * functions, symbols, bigints, `undefined` in an array are a TypeError; NaN and Infinity a RangeError. A property that is
+ * `undefined` is left out, an object with `toJSON` is what that gives (a `Date` comes back as text), an object of another
+ * class comes back as a plain one, and -0 is 0.
+ */
 export const json: Codec<any>
 
 type ListOf<T, N> = N extends 'read' ? ReadonlyArray<T> | ArrayLike<T> & Iterable<T> : ReadonlyArray<T> | ArrayLike<T>

@@ -11,7 +11,7 @@
 //                                 scratch, or because it has no room there: a string or a Uint8Array
 // and in public `name`, `encode(value)` and `decode(bytes)`.
 
-const { typeError, rangeError, shown } = require('./errors')
+const { bareError, typeError, rangeError, shown } = require('./errors')
 
 // Values above this go to the engine as an array of their own instead of through the scratch buffer.
 const INLINE_MAX = 16 * 1024
@@ -68,8 +68,13 @@ function sourceOf (given) {
   }
 }
 
+// Of bytes in a map that are none of the encoding.
+function corrupt (message) {
+  return bareError('ODM_E_CORRUPT', message)
+}
+
 function wrongSize (name, size, should) {
-  return rangeError(`a ${name} has ${should} bytes, but the map holds ${size} there: it was written as another type`)
+  return corrupt(`a ${name} has ${should} bytes, but the map holds ${size} there: it was written as another type`)
 }
 
 // ---- numbers ---------------------------------------------------------------------------------------------------------
@@ -181,7 +186,7 @@ const bool = new Codec('bool', {
   read (source, start, size) {
     if (size !== 1) throw wrongSize('bool', size, 1)
     const byte = source.bytes[start]
-    if (byte > 1) throw rangeError(`a bool is the byte 0 or 1, but the map holds ${byte} there`)
+    if (byte > 1) throw corrupt(`a bool is the byte 0 or 1, but the map holds ${byte} there`)
     return byte === 1
   }
 })
@@ -243,33 +248,108 @@ const str = new Codec('str', {
   }
 })
 
-// Typed arrays would come back as objects of digits: nothing is lost silently.
-function refuseBinary (value, where) {
-  if (typeof value !== 'object' || value === null) return
-  if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) {
-    throw typeError(`json can not hold ${shown(value)}${where}: use bytes or struct, or make it an Array`)
+const LOST = [Map, Set, WeakMap, WeakSet, Promise]
+
+function isBinary (value) {
+  return !isPlain(value) &&
+    (ArrayBuffer.isView(value) || value instanceof ArrayBuffer || value instanceof SharedArrayBuffer)
+}
+
+function isLost (value) {
+  return !isPlain(value) && (isBinary(value) || LOST.some((kind) => value instanceof kind))
+}
+
+// Most objects are, and this takes less time than the rest.
+function isPlain (object) {
+  const prototype = Object.getPrototypeOf(object)
+  return prototype === Object.prototype || prototype === Array.prototype
+}
+
+// What JSON.stringify would make something else of without a word: NaN null, a Map {}, a typed array an object of digits, and
+// a function nothing. What it leaves out may go where nobody can tell: a property that is undefined. An object with toJSON
+// is what that gives. `name` is that of the property, or the index in an Array.
+function refuseLost (given, name) {
+  let value = given
+  if (typeof value === 'object' && value !== null) {
+    if (isBinary(value)) throw typeError(`json can not hold ${shown(value)}${at(name)}: use bytes or struct, or make it an Array`)
+    if (typeof value.toJSON === 'function') value = value.toJSON(String(name ?? ''))
   }
-  if (typeof value.toJSON === 'function') return
-  for (const name of Object.keys(value)) refuseBinary(value[name], ` (at .${name})`)
+  if (typeof value === 'string' || typeof value === 'boolean' || value === null) return
+  if (typeof value === 'number') {
+    if (!Number.isFinite(value)) throw rangeError(`json can not hold ${value}${at(name)}`)
+    return
+  }
+  if (typeof value !== 'object' || isLost(value)) {
+    throw typeError(`json can not hold ${shown(value)}${at(name)}`)
+  }
+  if (Array.isArray(value)) {
+    for (let i = 0; i < value.length; i++) refuseLost(value[i], i)
+    return
+  }
+  for (const key of Object.keys(value)) {
+    const property = value[key]
+    if (property !== undefined) refuseLost(property, key)
+  }
+}
+
+function at (name) {
+  return name === undefined ? '' : typeof name === 'number' ? ` (at [${name}])` : ` (at .${name})`
+}
+
+function stringify (value) {
+  try {
+    return JSON.stringify(value)
+  } catch (error) {
+    // Of a circle or a bigint.
+    if (error instanceof TypeError) error.code ??= 'ERR_INVALID_ARG_TYPE'
+    throw error
+  }
+}
+
+function parse (text) {
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw corrupt(`the map holds what is no JSON: ${error.message}`)
+  }
 }
 
 const json = new Codec('json', {
   text: true,
-  fromText: JSON.parse,
+  fromText: parse,
   prepare (value) {
-    const text = JSON.stringify(value) // First: it refuses a circle, which the next line would not survive.
+    const text = stringify(value) // First: it refuses a circle, which refuseLost would not survive.
     if (text === undefined) throw typeError(`json can not hold ${shown(value)}`)
-    refuseBinary(value, '')
+    refuseLost(value)
     return text
   },
   write: writeText,
   long: longText,
   read (source, start, size) {
-    return JSON.parse(source.bytes.utf8Slice(start, start + size))
+    return parse(source.bytes.utf8Slice(start, start + size))
   }
 })
 
 // ---- bytes, and own encodings ----------------------------------------------------------------------------------------
+
+const lengthOf = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(Uint8Array.prototype), 'length').get
+
+// Throws where the memory of a typed array has gone elsewhere: it looks like an empty one.
+function refuseDetached (array) {
+  if (array.byteLength > 0) return
+  try {
+    new Uint8Array(array.buffer) // eslint-disable-line no-new
+  } catch {
+    throw typeError(`${shown(array)} is detached: its memory was transferred`)
+  }
+}
+
+// Bytes of the user's, with their true length, whatever a property says.
+function checkedBytes (value) {
+  const length = lengthOf.call(value)
+  if (length === 0) refuseDetached(value)
+  return value.length === length ? value : new Uint8Array(value)
+}
 
 function writeBytes (target, value, at) {
   target.ensure(at + value.length)
@@ -284,7 +364,7 @@ function longBytes (value) {
 const bytes = new Codec('bytes', {
   prepare (value) {
     if (!(value instanceof Uint8Array)) throw typeError(`bytes are a Uint8Array, not ${shown(value)}`)
-    return value
+    return checkedBytes(value)
   },
   write: writeBytes,
   long: longBytes,
@@ -308,7 +388,7 @@ function ownCodec (given, role) {
   return new Codec(name, {
     prepare (value) {
       const encoded = encode.call(given, value)
-      if (encoded instanceof Uint8Array) return encoded
+      if (encoded instanceof Uint8Array) return checkedBytes(encoded)
       throw typeError(`encode of ${name} must give a Uint8Array, not ${shown(encoded)}`)
     },
     write: writeBytes,
@@ -331,6 +411,6 @@ function codecOf (given, role) {
 }
 
 module.exports = {
-  Codec, bytesOfText, builtIn, codecOf, sourceOf,
+  Codec, bytesOfText, builtIn, codecOf, sourceOf, corrupt, refuseDetached, refuseLoneSurrogate,
   u8, u16, u32, u64, i8, i16, i32, i64, u53, f32, f64, bool, str, bytes, json
 }

@@ -5,7 +5,7 @@
 // after it was read, never between, for it may use this or another map, which share that buffer.
 
 const { native: addon, scratch, state } = require('./native')
-const { DiskMapError, statusError, rangeError } = require('./errors')
+const { DiskMapError, statusError, located, rangeError } = require('./errors')
 const { sourceOf, bytesOfText } = require('./codecs')
 
 const OK = 0
@@ -49,12 +49,16 @@ class Handle {
   // The value of what get and entryGet of the addon gave.
   taken (operation, result) {
     const codec = this.value
-    if (typeof result === 'string') return codec.fromText === null ? result : codec.fromText(result)
-    if (result === undefined) return undefined
-    if (typeof result === 'number') {
-      return result >= 0 ? codec.read(scratch, 0, result) : this.fail(operation, result)
+    try {
+      if (typeof result === 'string') return codec.fromText === null ? result : codec.fromText(result)
+      if (result === undefined) return undefined
+      if (typeof result === 'number') {
+        return result >= 0 ? codec.read(scratch, 0, result) : this.fail(operation, result)
+      }
+      return codec.read(sourceOf(new Uint8Array(result)), 0, result.byteLength)
+    } catch (error) {
+      throw located(error, operation, this.path)
     }
-    return codec.read(sourceOf(new Uint8Array(result)), 0, result.byteLength)
   }
 
   // What `send` takes. May run code of the user.

@@ -292,6 +292,7 @@ if (Symbol.dispose !== undefined) {
 function mapOf (name, key, value) {
   const typed = (options = {}) => {
     if (options instanceof Handle) return options
+    checkNames(options, OPEN_OPTIONS)
     if (options.key !== undefined || options.value !== undefined) {
       throw typeError(`a ${name} holds ${key.name}/${value.name}: key and value can not be given`)
     }

@@ -6,8 +6,8 @@
 // Padding is zero. The value ends where its last field ends.
 
 const { inspect } = require('node:util')
-const { Codec, builtIn, sourceOf, str, bytes } = require('./codecs')
-const { DiskMapError, typeError, rangeError, shown } = require('./errors')
+const { Codec, builtIn, sourceOf, corrupt, refuseDetached, str, bytes } = require('./codecs')
+const { typeError, rangeError, shown } = require('./errors')
 
 const SLICE_SIZE = 8
 const SLICE_ALIGNMENT = 4
@@ -77,7 +77,7 @@ class Field {
     const count = source.view.getUint32(this.offset + 4, true)
     const end = offset + count * this.unit
     if (end > source.size || offset % this.unit !== 0) {
-      throw new DiskMapError('ODM_E_CORRUPT', `${this.where}: ${count} elements at ${offset} are not within the ` +
+      throw corrupt(`${this.where}: ${count} elements at ${offset} are not within the ` +
         `${source.size} bytes of the value`)
     }
     if (this.codec === str) return source.bytes.utf8Slice(offset, end)
@@ -103,6 +103,7 @@ class Field {
       if (this.codec === bytes) return bytes.prepare(value)
       const items = ArrayBuffer.isView(value) && !(value instanceof DataView) ? value : Array.isArray(value) ? value : null
       if (items === null) throw typeError(`a list is an Array or a typed array, not ${shown(value)}`)
+      if (items.length === 0 && ArrayBuffer.isView(items)) refuseDetached(items)
       const target = sourceOf(new Uint8Array(items.length * this.unit))
       for (let i = 0; i < items.length; i++) this.codec.write(target, items[i], i * this.unit)
       return target.plain
@@ -209,7 +210,7 @@ function struct (description) {
   function viewOf (plain) {
     const fits = hasSlices ? plain.length >= fixedSize : plain.length === fixedSize
     if (!fits) {
-      throw new DiskMapError('ODM_E_CORRUPT', `a ${structName} has ${hasSlices ? 'at least ' : ''}${fixedSize} bytes, ` +
+      throw corrupt(`a ${structName} has ${hasSlices ? 'at least ' : ''}${fixedSize} bytes, ` +
         `but this value has ${plain.length}`)
     }
     return new View(sourceOf(plain))

@@ -3,7 +3,7 @@
 
 const { scratch, state } = require('./native')
 const { sourceOf, str } = require('./codecs')
-const { typeError, rangeError, shown } = require('./errors')
+const { located, typeError, rangeError, shown } = require('./errors')
 const { DONE, CLOSED } = require('./handle')
 
 const AHEAD_FIRST = 4 // entries
@@ -41,10 +41,14 @@ class Side {
 
   get (i) {
     const codec = this.#codec
-    if (!codec.text) return codec.read(this.#source, this.#starts[i], this.#sizes[i])
-    const text = this.#strings[i]
-    if (typeof text === 'number') this.#handle.fail('walk', text)
-    return codec.fromText === null ? text : codec.fromText(text)
+    try {
+      if (!codec.text) return codec.read(this.#source, this.#starts[i], this.#sizes[i])
+      const text = this.#strings[i]
+      if (typeof text === 'number') this.#handle.fail('walk', text)
+      return codec.fromText === null ? text : codec.fromText(text)
+    } catch (error) {
+      throw located(error, 'walk', this.#handle.path)
+    }
   }
 
   // Puts the item into scratch as it lies in the map, which need not be how we would write it, and gives its end.

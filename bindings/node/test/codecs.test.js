@@ -64,7 +64,12 @@ const REFUSED = {
     ['\ud800', RangeError, /lone surrogate/], ['x'.repeat(100) + '\udc00', RangeError], ['x'.repeat(40000) + '\udc00', RangeError]],
   bytes: [['x', TypeError, /a Uint8Array, not "x"/], [[1], TypeError, /an object of Array/], [new Float64Array(1), TypeError]],
   json: [[undefined, TypeError], [() => {}, TypeError], [1n, TypeError], [new Uint8Array(2), TypeError, /json can not hold an object of Uint8Array/],
-    [{ a: { b: Buffer.from('x') } }, TypeError, /at \.b/], [new ArrayBuffer(1), TypeError]]
+    [{ a: { b: Buffer.from('x') } }, TypeError, /at \.b/], [new ArrayBuffer(1), TypeError], [new SharedArrayBuffer(1), TypeError],
+    [NaN, RangeError, /json can not hold NaN$/], [{ a: [1, -Infinity] }, RangeError, /-Infinity \(at \[1\]\)/],
+    [new Map([[1, 2]]), TypeError, /an object of Map/], [{ a: new Set([1]) }, TypeError, /an object of Set \(at \.a\)/],
+    [Promise.resolve(1), TypeError, /an object of Promise/], [[undefined], TypeError, /undefined \(at \[0\]\)/],
+    [{ f () {} }, TypeError, /a function \(at \.f\)/], [{ s: Symbol('s') }, TypeError, /at \.s/], [{ n: 1n }, TypeError],
+    [{ toJSON: () => ({ x: new Map() }) }, TypeError, /at \.x/], [{ toJSON: () => undefined }, TypeError]]
 }
 
 describe('refused', () => {
@@ -72,7 +77,8 @@ describe('refused', () => {
     test(name, () => {
       const map = new DiskMap(null, { key: str, value: odm[name] })
       for (const [value, kind, message] of cases) {
-        const check = (error) => error instanceof kind && (message === undefined || message.test(error.message))
+        const check = (error) => error instanceof kind && /^ERR_/.test(error.code) &&
+          (message === undefined || message.test(error.message))
         assert.throws(() => map.set('k', value), check, `set ${String(value)}`)
         assert.throws(() => map.setMany([['k', value]]), check, `setMany ${String(value)}`)
         assert.throws(() => odm[name].encode(value), check, `encode ${String(value)}`)
@@ -83,7 +89,25 @@ describe('refused', () => {
   test('a circle is no json', () => {
     const circle = {}
     circle.circle = circle
-    assert.throws(() => new DiskMap([['k', circle]], { key: str, value: json }), TypeError)
+    assert.throws(() => new DiskMap([['k', circle]], { key: str, value: json }), { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE' })
+  })
+
+  test('what an update forgot to wait for is no json', () => {
+    const map = new DiskMap([['k', 1]])
+    assert.throws(() => map.update('k', async (n) => n + 1), { name: 'TypeError', message: /an object of Promise/ })
+    assert.equal(map.get('k'), 1)
+  })
+
+  test('a typed array whose memory was transferred', () => {
+    const gone = new Uint8Array(5)
+    const floats = new Float64Array(5)
+    structuredClone(0, { transfer: [gone.buffer, floats.buffer] })
+    const error = { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE', message: /is detached/ }
+    const own = { name: 'own', encode: () => gone, decode: (given) => given }
+    for (const value of [bytes, own]) assert.throws(() => new DiskMap([['k', gone]], { key: str, value }), error)
+    assert.throws(() => new DiskMap(null, { key: bytes, value: str }).get(gone), error)
+    assert.throws(() => odm.struct({ data: bytes }).encode({ data: gone }), error)
+    assert.throws(() => odm.struct({ list: [odm.f64] }).encode({ list: floats }), error)
   })
 })
 
@@ -92,6 +116,25 @@ test('a u53 reads what u64 wrote, up to 2 ** 53 - 1', () => {
   assert.equal(u53.name, 'u64')
   assert.equal(u53.decode(u64.encode(map.get('small'))), 7)
   assert.throws(() => u53.decode(u64.encode(map.get('big'))), RangeError)
+})
+
+test('json is what JSON.stringify makes of it: undefined properties are left out, toJSON is asked', () => {
+  const map = new DiskMap()
+  class Point { x = 1 }
+  for (const value of [{ a: undefined, b: 1 }, { at: new Date(5) }, [new Point()], Object.assign(Object.create(null), { y: 2 }),
+    Object.assign(new Map(), { toJSON: () => 'map' }), [null, [], {}, '', false, 0, 1e300]]) {
+    assert.deepEqual(map.set('k', value).get('k'), JSON.parse(JSON.stringify(value)))
+  }
+})
+
+test('a byte array is as long as it is, whatever its `length` says', () => {
+  const shadowed = Object.defineProperty(Uint8Array.of(1, 2), 'length', { value: 40 })
+  const longer = Object.defineProperty(new Uint8Array(20000).fill(3), 'length', { value: 5 })
+  const map = new DiskMap([['left', new Uint8Array(64).fill(9)], ['k', shadowed], ['l', longer]], { key: str, value: bytes })
+  assert.deepEqual(map.get('k'), Uint8Array.of(1, 2))
+  assert.deepEqual(map.setMany([['k', shadowed]]).get('k'), Uint8Array.of(1, 2))
+  assert.deepEqual(map.get('l'), new Uint8Array(20000).fill(3))
+  assert.deepEqual(odm.struct({ data: bytes }).decode(odm.struct({ data: bytes }).encode({ data: shadowed })).data, Uint8Array.of(1, 2))
 })
 
 test('a value of another size is an error that says so', () => {

@@ -6,7 +6,7 @@ const assert = require('node:assert/strict')
 const fs = require('node:fs')
 const path = require('node:path')
 const { pathToFileURL } = require('node:url')
-const { DiskMap, DiskMapError, str, u64, u32, u53, json, struct } = require('opendiskmap')
+const { DiskMap, DiskMapError, StringStringMap, str, u64, u32, u53, bool, bytes, json, struct } = require('opendiskmap')
 const { mapPath } = require('./support')
 
 const types = { key: str, value: u64 }
@@ -30,6 +30,13 @@ describe('options', () => {
     assert.throws(open({ schema: 5 }), /schema must be a string, or null/)
     assert.throws(() => DiskMap.open(mapPath(t), 'str'), /options must be an object, not "str"/)
     assert.throws(() => DiskMap.open(mapPath(t), null), TypeError)
+    for (const options of [null, 5, 'x']) {
+      const error = { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE', message: /options must be an object, not/ }
+      assert.throws(() => StringStringMap.open(mapPath(t), options), error)
+      assert.throws(() => new StringStringMap(null, options), error)
+      assert.throws(() => new DiskMap(null, options), error)
+    }
+    assert.throws(() => StringStringMap.open(mapPath(t), { readonly: true }), /did you mean "readOnly"/)
     assert.throws(() => DiskMap.open(5, types), /a path must be a string or a file URL, not 5/)
     assert.throws(() => DiskMap.open('', types), RangeError)
     assert.throws(() => DiskMap.open('a\0b', types), RangeError)
@@ -160,6 +167,34 @@ test('a closed map: every method says so', async (t) => {
   for (const [name, call] of Object.entries(calls)) assert.throws(call, closed, name)
   for (const name of ['sync', 'compact', 'verify']) await assert.rejects(map[name](), closed, name)
   await assert.rejects(map.backup(mapPath(t)), closed)
+})
+
+test('bytes that are none of the encoding: what is wrong, and where', (t) => {
+  const where = mapPath(t)
+  const Flag = struct({ n: u32, isOn: bool })
+  for (const [value, given, message] of [
+    [json, Buffer.from('{bad'), /the map holds what is no JSON: .*JSON/], [json, Buffer.from('NaN'), /no JSON/],
+    [bool, Uint8Array.of(2), /a bool is the byte 0 or 1, but the map holds 2 there/],
+    [u64, Uint8Array.of(1), /a u64 has 8 bytes, but the map holds 1 there/], [Flag, Uint8Array.of(1), /has 8 bytes/]
+  ]) {
+    const schema = `str/${value.name}`
+    const at = `${where}.${value.name[0]}${given.length}`
+    DiskMap.open(at, { key: str, value: bytes, schema }).set('k', given).close()
+    const map = DiskMap.open(at, { key: str, value, schema })
+    for (const [operation, call] of Object.entries({
+      get: () => map.get('k'),
+      getMany: () => map.getMany(['k']),
+      walk: () => [...map.values()],
+      entry: () => map.entry('k'),
+      update: () => map.update('k', () => assert.fail()),
+      getOrInsert: () => map.getOrInsert('k', null)
+    })) {
+      assert.throws(call, (error) => error instanceof DiskMapError && error.code === 'ODM_E_CORRUPT' && error.path === at &&
+        message.test(error.message) && error.message.startsWith(operation.slice(0, 3)) && error.message.endsWith(` (${at})`), operation)
+    }
+    assert.throws(() => value.decode(given), { name: 'DiskMapError', code: 'ODM_E_CORRUPT', message })
+  }
+  assert.throws(() => Flag.decode(Uint8Array.of(1, 0, 0, 0, 7, 0, 0, 0)).isOn, { code: 'ODM_E_CORRUPT', message: /struct\.isOn: a bool is/ })
 })
 
 test('damaged files are an error, not a crash', (t) => {
