@@ -12,9 +12,8 @@ async function main () {
   map.set('red', '#ff0000').set('grey', '#808080')
   console.log(`red is ${map.get('red')}`)
 
-  const absent = !map.has('sky')
-  map.getOrInsert('sky', '#87ceeb') // Of several processes at once, one inserts, and all get its value.
-  console.log(`sky was ${absent ? 'inserted' : 'there'}`)
+  const inserted = map.compareAndSet('sky', undefined, '#87ceeb') // If it is absent. Of several processes at once, one inserts.
+  console.log(`sky was ${inserted ? 'inserted' : 'there'}`)
 
   map.delete('grey')
   console.log(`grey after its removal: ${map.get('grey')}`)

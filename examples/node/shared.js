@@ -11,9 +11,10 @@ const map = DiskMap.open(path, { key: str, value: u53 })
 
 /** Waits until the number under `key` is `n`, for 10 s at most. */
 async function until (key, n) {
-  for (let tries = 0; map.get(key) !== n; tries++) {
-    if (tries === 100_000) throw new Error('the other process did not answer')
-    await new Promise((resolve) => setTimeout(resolve, 0.1))
+  const end = Date.now() + 10_000
+  while (map.get(key) !== n) {
+    if (Date.now() > end) throw new Error('the other process did not answer')
+    await new Promise((resolve) => setTimeout(resolve, 1))
   }
 }
 

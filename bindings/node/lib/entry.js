@@ -12,8 +12,9 @@ class Entry {
 
   constructor (handle, key) {
     this.#handle = handle
-    this.#key = key
-    this.#found = handle.entryGet('entry', key)
+    // What may change under us is copied.
+    this.#key = typeof key === 'object' ? handle.key.decode(handle.key.encode(key)) : key
+    this.#found = handle.entryGet('entry', this.#key)
   }
 
   get key () {

@@ -3,7 +3,7 @@
 
 const { inspect } = require('node:util')
 const { Handle, openNative, OK } = require('./handle')
-const { codecOf, u64, str, json } = require('./codecs')
+const { codecOf, refuseLoneSurrogate, u64, str, json } = require('./codecs')
 const { codecsOfSchema, whyNoCodec } = require('./struct')
 const { checkNames, openNumbers, pathOf, OPEN_OPTIONS } = require('./options')
 const { DiskMapError, typeError, shown } = require('./errors')
@@ -26,6 +26,7 @@ function openHandle (path, options) {
   if (schema !== undefined && schema !== null && typeof schema !== 'string') {
     throw typeError(`schema must be a string, or null for none, not ${shown(schema)}`)
   }
+  if (typeof schema === 'string') refuseLoneSurrogate(schema)
   const numbers = openNumbers(options)
   const whole = key !== undefined && value !== undefined
   if (!whole && schema === undefined && path !== undefined && !(numbers[0] & MUST_CREATE)) {

@@ -3,6 +3,7 @@
 
 const { fileURLToPath } = require('node:url')
 const { isMainThread } = require('node:worker_threads')
+const { refuseLoneSurrogate } = require('./codecs')
 const { typeError, rangeError, shown } = require('./errors')
 
 // The flags of odm_options.
@@ -72,6 +73,7 @@ function pathOf (given) {
   const path = given instanceof URL ? fileURLToPath(given) : given
   if (typeof path !== 'string') throw typeError(`a path must be a string or a file URL, not ${shown(given)}`)
   if (path === '' || path.includes('\0')) throw rangeError(`${shown(path)} is no path`)
+  refuseLoneSurrogate(path)
   return path
 }
 

@@ -40,6 +40,9 @@ describe('options', () => {
     assert.throws(() => DiskMap.open(5, types), /a path must be a string or a file URL, not 5/)
     assert.throws(() => DiskMap.open('', types), RangeError)
     assert.throws(() => DiskMap.open('a\0b', types), RangeError)
+    const lone = { name: 'RangeError', code: 'ERR_OUT_OF_RANGE', message: /lone surrogate/ }
+    assert.throws(() => DiskMap.open(mapPath(t, 'x\ud800'), types), lone)
+    assert.throws(open({ schema: 'x\udc00/y' }), lone)
   })
 
   test('a file URL is a path', (t) => {

@@ -82,6 +82,24 @@ describe('entry', () => {
     assert.deepEqual([...map].sort(), [['a', 23n], ['b', 5n], ['c', 1n], ['d', 4n]])
   })
 
+  test('keeps the key it was made with', () => {
+    const own = { name: 'own', encode: ({ n }) => u32.encode(n), decode: (given) => ({ n: u32.decode(given) }) }
+    for (const [key, given, change] of [
+      [bytes, Uint8Array.of(1), (k) => { k[0] = 2 }], [json, { n: 1 }, (k) => { k.n = 2 }], [own, { n: 1 }, (k) => { k.n = 2 }],
+      [struct({ n: u32 }), { n: 1 }, (k) => { k.n = 2 }]
+    ]) {
+      const map = new DiskMap(null, { key, value: u32 })
+      const entry = map.entry(given)
+      const before = Buffer.from(key.encode(given))
+      change(given)
+      entry.orInsert(7)
+      assert.equal(map.get(given), undefined)
+      assert.deepEqual(Buffer.from(key.encode(entry.key)), before)
+      assert.equal(map.get(entry.key), 7)
+    }
+    assert.throws(() => new DiskMap(null, { key: bytes, value: u32 }).entry(null), { code: 'ERR_INVALID_ARG_TYPE' })
+  })
+
   test('a change in between is read again', () => {
     const map = counters([['a', 1n]])
     const entry = map.entry('a')
