@@ -11,19 +11,27 @@
  * @packageDocumentation
  */
 
+declare global {
+  // TypeScript before 5.6 has none. In later ones iterators are of this type, and esnext gives it map, filter, take, ...
+  interface IteratorObject<T, TReturn, TNext> {}
+}
+
 // ---- encodings -------------------------------------------------------------------------------------------------------
 
 /**
  * How keys or values become bytes. One of the constants below, `struct(...)`, or an own one: an object with these three.
- * The name is stored in the map and compared at every later open.
+ * The name is stored in the map and compared at every later open. `Out` is what comes back, if that is of another type.
  */
-export interface Encoding<T> {
+export interface Encoding<T, Out = T> {
   /** As it stands in the map's schema. For an own one: letters, digits and `_ . : @ -`, up to 64 of them. */
   readonly name: string
   /** The bytes of a value. The map copies them. */
   encode(value: T): Uint8Array
-  /** The value of bytes that `encode` made, here or in another language. `bytes` is a copy of one's own. */
-  decode(bytes: Uint8Array): T
+  /**
+   * The value of bytes that `encode` made, here or in another language; never undefined. `bytes` is a copy of one's own. A
+   * built-in one throws a `DiskMapError` with code `ODM_E_CORRUPT` for bytes that are none of the encoding.
+   */
+  decode(bytes: Uint8Array): Out
 }
 
 /** A built-in encoding. Its bytes are the same in every language that opendiskmap is bound to. */
@@ -113,9 +121,9 @@ export interface StructCodec<F> extends Codec<StructInput<F>> {
 export function struct<const F extends { readonly [name: string]: FieldType }>(fields: F): StructCodec<F>
 
 /** What a map with this encoding takes. */
-export type InputOf<E> = E extends StructCodec<infer F> ? StructInput<F> | StructView<F> : E extends Encoding<infer T> ? T : never
+export type InputOf<E> = E extends StructCodec<infer F> ? StructInput<F> | StructView<F> : E extends Encoding<infer T, any> ? T : never
 /** What a map with this encoding gives. */
-export type OutputOf<E> = E extends StructCodec<infer F> ? StructView<F> : E extends Encoding<infer T> ? T : never
+export type OutputOf<E> = E extends StructCodec<infer F> ? StructView<F> : E extends Encoding<any, infer T> ? T : never
 
 // ---- opening ---------------------------------------------------------------------------------------------------------
 
@@ -160,7 +168,7 @@ export interface TypedMapOptions<KE, VE> extends MapOptions {
 
 /** Where a walk goes on. */
 export interface WalkOptions {
-  /** A `position` of an earlier walk, in this process or another. 0n: the start. */
+  /** A `position` of an earlier walk, in this process or another. 0n: the start. See there before you make pages of it. */
   from?: bigint
 }
 
@@ -176,7 +184,9 @@ export interface WorkOptions {
 export interface Statistics {
   /** Random, made with the map; hexadecimal. */
   mapId: string
+  /** Locks for writing. */
   stripes: number
+  /** Entries; exact while no write is in flight. */
   count: number
   /** Of the index. */
   slots: number
@@ -186,11 +196,13 @@ export interface Statistics {
   tombstones: number
   /** Entries that count: headers, keys and values with padding. */
   liveBytes: number
+  /** The log, from head to tail. */
   logBytes: number
-  /** Replaced, removed, or never completed. */
+  /** Of the log, what does not count: replaced, removed, or never completed. `compact` gives it back. */
   deadBytes: number
   /** Files made ready for later. */
   reservedBytes: number
+  /** The index's file. */
   indexBytes: number
   /** Files this process still maps although they left the map. */
   unlinkedBytes: number
@@ -202,7 +214,7 @@ export interface Statistics {
   lockWaits: number
   /** Bytes compaction has moved, since boot. */
   compactedBytes: number
-  /** Entries that the last rebuild of the index read. */
+  /** Entries that the last rebuild of the index read, or `salvage` kept. */
   recoveryRecords: number
   /** Bytes it left out, because they were not whole. */
   recoveryBytesCut: number
@@ -210,11 +222,15 @@ export interface Statistics {
   recoveryKind: number
   /** 1 after a failed sync: every sync fails until `compact` has mended it. */
   syncFailed: number
+  /** Where the oldest entry lies. */
   head: bigint
+  /** Where the next one goes. */
   tail: bigint
   /** All below is known to be on disk. */
   watermark: bigint
+  /** Of a damaged entry that compaction will not pass; else 0n. */
   compactionStoppedAt: bigint
+  /** Where the last rebuild cut the log, or met the first damage; else 0n. */
   recoveryFrom: bigint
 }
 
@@ -222,11 +238,15 @@ export interface Statistics {
 export interface VerifyReport {
   /** Entries of the log that were read. */
   records: number
+  /** Of the log, that were read. */
   bytes: number
+  /** Entries of these that are not whole. A file that is missing counts as one. */
   badRecords: number
+  /** Slots of the index that name no entry, or a wrong one. */
   badSlots: number
-  /** Segment number and offset of the first that is bad. */
+  /** The first damage: the number of its file of the log; 0: it is in the index. */
   badNumber: number
+  /** And its offset in that file, in bytes. */
   badOffset: number
 }
 
@@ -236,21 +256,33 @@ export interface VerifyReport {
  * An iterator over a map, as Map's. It reads some entries ahead; what this map changes meanwhile is seen, what others change
  * within those few may be missed. `break` ends it and lets go of what it holds.
  */
-export interface DiskMapIterator<T> extends IterableIterator<T> {
+export interface DiskMapIterator<T> extends IteratorObject<T, undefined, unknown> {
   /**
    * Where another walk, in any process, can go on: `map.entries({ from: position })`. That one gives all that has not come
-   * yet, and again some of what has (a few thousand entries at most). Means nothing for another map.
+   * yet, and again some of what has. Means nothing for another map. Stays readable after the walk: where it was left, or
+   * 2n ** 64n - 1n, the end.
+   *
+   * It stands at the start of a chunk of the index, of some 4,096 keys at most (of more, where many fell together): whoever
+   * takes fewer at a time comes to the same position, and to the same entries, again and again. Take more, or keep the walk.
    */
   readonly position: bigint
+  /** The next. Throws for one that can not be decoded; then it may be called for the one after it. */
+  next(): IteratorResult<T, undefined>
+  /** Ends the walk, as `break` does. */
+  return(value?: any): IteratorResult<T, any>
+  /** The walk itself. */
   [Symbol.iterator](): DiskMapIterator<T>
+  /** Ends the walk: for `using`. */
   [Symbol.dispose](): void
 }
 
 /** A key, found or vacant. Holds no lock: a write that comes too late reads again and decides again. */
 export interface Entry<K, VIn, V = VIn> {
+  /** A copy, if it is an object. */
   readonly key: K
   /** As last read or written; undefined if vacant. */
   readonly value: V | undefined
+  /** Whether there was none. */
   readonly vacant: boolean
   /** The value, which becomes `value` if the entry is vacant. */
   orInsert(value: VIn): V
@@ -270,12 +302,14 @@ export type Write<K, V> = readonly ['set' | 'insert', K, V] | readonly ['delete'
  * A map is used in the thread that opened it. Other threads and processes open it by its path.
  *
  * Every method throws a `DiskMapError` with code `ODM_CLOSED` after `close`, and with the engine's code if the map can not
- * do what was asked; a TypeError or RangeError for a key or value that the encoding can not hold.
+ * do what was asked; a TypeError or RangeError for a key or value that the encoding can not hold. Bytes in the map that are none of
+ * its encoding are `ODM_E_CORRUPT`.
  */
 export class DiskMap<K = any, VIn = any, V = VIn> implements Iterable<[K, V]> {
   /** A map in memory, of this process only. */
   constructor(entries?: Iterable<readonly [K, VIn]> | null)
-  constructor(entries: Iterable<readonly [K, VIn]> | null | undefined, options: MapOptions & { key?: Encoding<K>, value?: Encoding<VIn> })
+  /** With the types of keys and values; without, `str` and `json`. */
+  constructor(entries: Iterable<readonly [K, VIn]> | null | undefined, options: MapOptions & { key?: Encoding<K, any>, value?: Encoding<VIn, V> })
 
   /**
    * Opens the map in the directory `path`, or makes it. Takes no time that grows with the map, unless its index has to be
@@ -284,26 +318,35 @@ export class DiskMap<K = any, VIn = any, V = VIn> implements Iterable<[K, V]> {
   static open<KE extends Encoding<any>, VE extends Encoding<any>>(path: string | URL, options: TypedMapOptions<KE, VE>):
     DiskMap<InputOf<KE>, InputOf<VE>, OutputOf<VE>>
   /** With the types that the map says it holds. A new one holds `str` and `json`. */
-  static open<K = any, V = any>(path: string | URL, options?: MapOptions & { key?: Encoding<K>, value?: Encoding<V> }): DiskMap<K, V>
+  static open<K = any, VIn = any, V = VIn>(path: string | URL, options?: MapOptions & { key?: Encoding<K, any>, value?: Encoding<VIn, V> }):
+    DiskMap<K, VIn, V>
 
   /** The value; undefined if the key is absent. Takes no lock and waits for nobody. */
   get(key: K): V | undefined
+  /** Whether the key is there. */
   has(key: K): boolean
   /** When it returns, every process sees it, and it survives the death of this one; power loss after a `sync`. */
   set(key: K, value: VIn): this
   /** Whether the key was there. */
   delete(key: K): boolean
+  /** Removes all entries. */
   clear(): void
   /** Entries; exact while no write is in flight. */
   readonly size: number
+  /** A walk over the keys, in no order that means anything. The map may change meanwhile; each that stays comes once. */
   keys(options?: WalkOptions): DiskMapIterator<K>
+  /** Likewise, over the values. */
   values(options?: WalkOptions): DiskMapIterator<V>
+  /** Likewise, over [key, value]. */
   entries(options?: WalkOptions): DiskMapIterator<[K, V]>
+  /** The same as `entries`, for `for ... of`. */
   [Symbol.iterator](): DiskMapIterator<[K, V]>
+  /** Calls `use` for each entry, with `receiver` as `this`. */
   forEach(use: (value: V, key: K, map: this) => void, receiver?: any): void
+  /** 'DiskMap' */
   readonly [Symbol.toStringTag]: string
 
-  /** The value; if the key is absent, inserts this one first. One of several callers at once wins, and all get its value. */
+  /** The value; if the key is absent, inserts this one first. One of several callers at once wins, and all get its value, as `get` gives it. */
   getOrInsert(key: K, value: VIn): V
   /** Likewise, with a value that is computed only if the key is absent. */
   getOrInsertComputed(key: K, make: (key: K) => VIn): V
@@ -316,7 +359,7 @@ export class DiskMap<K = any, VIn = any, V = VIn> implements Iterable<[K, V]> {
    */
   update(key: K, change: (value: V | undefined) => VIn | undefined): VIn | undefined
   /** Adds `by`, 1 if it is left out, to a number; an absent one is 0. No count is lost, however many count. */
-  increment(key: K, by?: VIn): VIn
+  increment(key: K, by?: VIn): V
   /** Sets the value only if it is `expected` now, byte for byte; undefined stands for absent. Whether it did. */
   compareAndSet(key: K, expected: VIn | undefined, value: VIn | undefined): boolean
 
@@ -343,6 +386,7 @@ export class DiskMap<K = any, VIn = any, V = VIn> implements Iterable<[K, V]> {
   /** Copies the map, consistently and while others write, to a directory that is absent or empty. */
   backup(path: string | URL, options?: WorkOptions): Promise<void>
 
+  /** Sizes, and what has happened to the map. Looks at the whole index: milliseconds if it is large. */
   stat(): Statistics
   /** Entries the index has room for as it is. It grows by itself. */
   readonly capacity: number
@@ -352,15 +396,20 @@ export class DiskMap<K = any, VIn = any, V = VIn> implements Iterable<[K, V]> {
   readonly schema: string
   /** undefined for a map in memory. */
   readonly path: string | undefined
+  /** Whether `close` was called. */
   readonly closed: boolean
   /** Lets go of the map. Once more does no harm. Not needed before the end of the process. */
   close(): void
+  /** The same, for `using`. */
   [Symbol.dispose](): void
 }
 
 interface ReadyMade<K, V> {
+  /** A map in memory, of this process only. */
   new (entries?: Iterable<readonly [K, V]> | null, options?: MapOptions): DiskMap<K, V>
+  /** Opens the map in the directory `path`, or makes it. */
   open(path: string | URL, options?: MapOptions): DiskMap<K, V>
+  /** `DiskMap`'s own methods. */
   readonly prototype: DiskMap<K, V>
 }
 /** `u64/str`: bigint to string. */
@@ -372,8 +421,11 @@ export const StringStringMap: ReadyMade<string, string>
 
 /** What a map could not do. */
 export class DiskMapError extends Error {
+  /** The package makes them; a test of one's own may. */
   constructor(code: DiskMapErrorCode, message: string, detail?: { path?: string, errno?: number })
+  /** 'DiskMapError' */
   readonly name: 'DiskMapError'
+  /** What kind of error: the README lists them. */
   readonly code: DiskMapErrorCode
   /** The operating system's number, if it had a part in it. */
   readonly errno?: number

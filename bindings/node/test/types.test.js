@@ -1,6 +1,6 @@
 'use strict'
-// The types, by the TypeScript compiler: types/uses.cts for `require`, types/uses.mts for `import`. What they must refuse is
-// marked there by @ts-expect-error, and is an error if it is accepted.
+// The types, by the TypeScript compiler: types/uses.cts for `require`, types/uses.mts for `import`, types/esnext with the newest
+// library. What they must refuse is marked there by @ts-expect-error, and is an error if it is accepted.
 //
 //   node types.test.js [folder with node_modules of package.json's devDependencies]
 //
@@ -20,9 +20,22 @@ if (!fs.existsSync(compiler)) {
   process.exit(77)
 }
 
-test('the types accept and refuse what they should', async () => {
-  const { code, stdout } = await runNode([compiler, '-p', path.join(__dirname, 'types'), '--typeRoots', path.join(tools, '@types')])
-  assert.equal(code, 0, stdout)
+for (const project of ['types', 'types/esnext']) {
+  test(`${project} accept and refuse what they should`, async () => {
+    const { code, stdout } = await runNode([compiler, '-p', path.join(__dirname, project), '--typeRoots', path.join(tools, '@types')])
+    assert.equal(code, 0, stdout)
+  })
+}
+
+test('everything that is public has its documentation', () => {
+  const lines = fs.readFileSync(path.join(__dirname, '..', 'index.d.ts'), 'utf8').split('\n')
+  let isPublic = false
+  for (const [i, line] of lines.entries()) {
+    if (/^(export )?(interface|class) /.test(line)) isPublic = true
+    else if (line.startsWith('}')) isPublic = false
+    const isMember = isPublic && /^  (static |readonly )*[\w[][\w.\]]*[?(<:]/.test(line)
+    if (isMember) assert.match(lines[i - 1], /\*\/$/, line)
+  }
 })
 
 test('everything that is exported has a type, and everything that has a type is there', () => {

@@ -46,6 +46,24 @@ if (player !== undefined) {
   players.set(2, player)
   void [name, first, plain]
 }
+for (const map of [new DiskMap(null, { key: str, value: Player }), DiskMap.open('players', { value: Player })]) {
+  map.set('a', { id: 1, name: 'Ada', alive: true, data: new Uint8Array(1), scores: [1, 2] })
+  const got = map.get('a')
+  if (got !== undefined) map.set('b', got)
+  is<Same<typeof got, odm.StructView<{ readonly id: typeof u32, readonly name: typeof str, readonly alive: typeof bool,
+    readonly data: typeof bytes, readonly scores: readonly [typeof f64] }> | undefined>>()
+  const inserted: { id: number } = map.getOrInsert('a', { id: 1, name: '', alive: true, data: Buffer.from(''), scores: [] }).toObject()
+  void inserted
+}
+const byPlayer = new DiskMap(null, { key: Player, value: str })
+byPlayer.set({ id: 1, name: 'Ada', alive: true, data: new Uint8Array(1), scores: [1, 2] }, 'x')
+const lossy = new DiskMap(null, { key: str, value: { name: 'n', encode: (n: number) => u32.encode(n), decode: (b: Uint8Array) => String(b) } })
+is<Same<ReturnType<typeof lossy.get>, string | undefined>>()
+const opened = DiskMap.open('lossy', { key: str, value: { name: 'n', encode: (n: number) => u32.encode(n), decode: (b: Uint8Array) => String(b) } })
+is<Same<ReturnType<typeof opened.get>, string | undefined>>()
+opened.set('a', 1)
+const asIterable: IterableIterator<string> = visits.keys()
+void asIterable
 // @ts-expect-error a field is missing
 players.set(1, { id: 1, name: 'Ada' })
 // @ts-expect-error no such field
