@@ -12,7 +12,7 @@
  */
 
 declare global {
-  // TypeScript before 5.6 has none. In later ones iterators are of this type, and esnext gives it map, filter, take, ...
+  // TypeScript before 5.6 has none. In later ones iterators are of this type; esnext gives it map, filter, take.
   interface IteratorObject<T, TReturn, TNext> {}
 }
 
@@ -28,8 +28,8 @@ export interface Encoding<T, Out = T> {
   /** The bytes of a value. The map copies them. */
   encode(value: T): Uint8Array
   /**
-   * The value of bytes that `encode` made, here or in another language; never undefined. `bytes` is a copy of one's own. A
-   * built-in one throws a `DiskMapError` with code `ODM_E_CORRUPT` for bytes that are none of the encoding.
+   * The value of bytes that `encode` made, here or in another language; never undefined. `bytes` is a copy of one's
+   * own. A built-in one throws a `DiskMapError` with code `ODM_E_CORRUPT` for bytes that are none of the encoding.
    */
   decode(bytes: Uint8Array): Out
 }
@@ -75,10 +75,10 @@ export const str: Codec<string>
 /** As given. A `Uint8Array` (a `Buffer` is one); what comes back is a copy of one's own. */
 export const bytes: Codec<Uint8Array>
 /**
- * JSON text, as `JSON.stringify` makes it. What that would lose is an error, however deep: typed arrays, `Map`, `Set`, promises,
- * functions, symbols, bigints, `undefined` in an array are a TypeError; NaN and Infinity a RangeError. A property that is
- * `undefined` is left out, an object with `toJSON` is what that gives (a `Date` comes back as text), an object of another
- * class comes back as a plain one, and -0 is 0.
+ * JSON text, as `JSON.stringify` makes it. What that would lose is an error, however deep: typed arrays, `Map`, `Set`,
+ * promises, functions, symbols, bigints, `undefined` in an array are a TypeError; NaN and Infinity a RangeError. A
+ * property that is `undefined` is left out, an object with `toJSON` is what that gives (a `Date` comes back as text),
+ * an object of another class comes back as a plain one, and -0 is 0.
  */
 export const json: Codec<any>
 
@@ -121,7 +121,8 @@ export interface StructCodec<F> extends Codec<StructInput<F>> {
 export function struct<const F extends { readonly [name: string]: FieldType }>(fields: F): StructCodec<F>
 
 /** What a map with this encoding takes. */
-export type InputOf<E> = E extends StructCodec<infer F> ? StructInput<F> | StructView<F> : E extends Encoding<infer T, any> ? T : never
+export type InputOf<E> =
+  E extends StructCodec<infer F> ? StructInput<F> | StructView<F> : E extends Encoding<infer T, any> ? T : never
 /** What a map with this encoding gives. */
 export type OutputOf<E> = E extends StructCodec<infer F> ? StructView<F> : E extends Encoding<any, infer T> ? T : never
 
@@ -168,7 +169,7 @@ export interface TypedMapOptions<KE, VE> extends MapOptions {
 
 /** Where a walk goes on. */
 export interface WalkOptions {
-  /** A `position` of an earlier walk, in this process or another. 0n: the start. See there before you make pages of it. */
+  /** A `position` of an earlier walk, in this process or another; see there. 0n: the start. */
   from?: bigint
 }
 
@@ -258,12 +259,13 @@ export interface VerifyReport {
  */
 export interface DiskMapIterator<T> extends IteratorObject<T, undefined, unknown> {
   /**
-   * Where another walk, in any process, can go on: `map.entries({ from: position })`. That one gives all that has not come
-   * yet, and again some of what has. Means nothing for another map. Stays readable after the walk: where it was left, or
-   * 2n ** 64n - 1n, the end.
+   * Where another walk, in any process, can go on: `map.entries({ from: position })`. That one gives all that has not
+   * come yet, and again some of what has. Means nothing for another map. Stays readable after the walk: where it was
+   * left, or 2n ** 64n - 1n, the end.
    *
-   * It stands at the start of a chunk of the index, of some 4,096 keys at most (of more, where many fell together): whoever
-   * takes fewer at a time comes to the same position, and to the same entries, again and again. Take more, or keep the walk.
+   * It stands at the start of a chunk of the index, of some 4,096 keys at most (of more, where many fell together):
+   * whoever takes fewer at a time comes to the same position, and the same entries, again and again. Take more, or keep
+   * the walk.
    */
   readonly position: bigint
   /** The next. Throws for one that can not be decoded; then it may be called for the one after it. */
@@ -302,14 +304,15 @@ export type Write<K, V> = readonly ['set' | 'insert', K, V] | readonly ['delete'
  * A map is used in the thread that opened it. Other threads and processes open it by its path.
  *
  * Every method throws a `DiskMapError` with code `ODM_CLOSED` after `close`, and with the engine's code if the map can not
- * do what was asked; a TypeError or RangeError for a key or value that the encoding can not hold. Bytes in the map that are none of
- * its encoding are `ODM_E_CORRUPT`.
+ * do what was asked; a TypeError or RangeError for a key or value that the encoding can not hold. Bytes in the map that
+ * are none of its encoding are `ODM_E_CORRUPT`.
  */
 export class DiskMap<K = any, VIn = any, V = VIn> implements Iterable<[K, V]> {
   /** A map in memory, of this process only. */
   constructor(entries?: Iterable<readonly [K, VIn]> | null)
   /** With the types of keys and values; without, `str` and `json`. */
-  constructor(entries: Iterable<readonly [K, VIn]> | null | undefined, options: MapOptions & { key?: Encoding<K, any>, value?: Encoding<VIn, V> })
+  constructor(entries: Iterable<readonly [K, VIn]> | null | undefined,
+    options: MapOptions & { key?: Encoding<K, any>, value?: Encoding<VIn, V> })
 
   /**
    * Opens the map in the directory `path`, or makes it. Takes no time that grows with the map, unless its index has to be
@@ -318,8 +321,8 @@ export class DiskMap<K = any, VIn = any, V = VIn> implements Iterable<[K, V]> {
   static open<KE extends Encoding<any>, VE extends Encoding<any>>(path: string | URL, options: TypedMapOptions<KE, VE>):
     DiskMap<InputOf<KE>, InputOf<VE>, OutputOf<VE>>
   /** With the types that the map says it holds. A new one holds `str` and `json`. */
-  static open<K = any, VIn = any, V = VIn>(path: string | URL, options?: MapOptions & { key?: Encoding<K, any>, value?: Encoding<VIn, V> }):
-    DiskMap<K, VIn, V>
+  static open<K = any, VIn = any, V = VIn>(path: string | URL,
+    options?: MapOptions & { key?: Encoding<K, any>, value?: Encoding<VIn, V> }): DiskMap<K, VIn, V>
 
   /** The value; undefined if the key is absent. Takes no lock and waits for nobody. */
   get(key: K): V | undefined
@@ -333,7 +336,7 @@ export class DiskMap<K = any, VIn = any, V = VIn> implements Iterable<[K, V]> {
   clear(): void
   /** Entries; exact while no write is in flight. */
   readonly size: number
-  /** A walk over the keys, in no order that means anything. The map may change meanwhile; each that stays comes once. */
+  /** A walk over the keys; their order means nothing. The map may change meanwhile; each that stays comes once. */
   keys(options?: WalkOptions): DiskMapIterator<K>
   /** Likewise, over the values. */
   values(options?: WalkOptions): DiskMapIterator<V>
@@ -346,7 +349,10 @@ export class DiskMap<K = any, VIn = any, V = VIn> implements Iterable<[K, V]> {
   /** 'DiskMap' */
   readonly [Symbol.toStringTag]: string
 
-  /** The value; if the key is absent, inserts this one first. One of several callers at once wins, and all get its value, as `get` gives it. */
+  /**
+   * The value, as `get` gives it; if the key is absent, inserts this one first. One of several callers at once wins,
+   * and all get its value.
+   */
   getOrInsert(key: K, value: VIn): V
   /** Likewise, with a value that is computed only if the key is absent. */
   getOrInsertComputed(key: K, make: (key: K) => VIn): V

@@ -12,7 +12,7 @@ async function main () {
   map.set('red', '#ff0000').set('grey', '#808080')
   console.log(`red is ${map.get('red')}`)
 
-  const inserted = map.compareAndSet('sky', undefined, '#87ceeb') // If it is absent. Of several processes at once, one inserts.
+  const inserted = map.compareAndSet('sky', undefined, '#87ceeb') // Only if absent. Of several processes one inserts.
   console.log(`sky was ${inserted ? 'inserted' : 'there'}`)
 
   map.delete('grey')

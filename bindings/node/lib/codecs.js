@@ -265,13 +265,15 @@ function isPlain (object) {
   return prototype === Object.prototype || prototype === Array.prototype
 }
 
-// What JSON.stringify would make something else of without a word: NaN null, a Map {}, a typed array an object of digits, and
-// a function nothing. What it leaves out may go where nobody can tell: a property that is undefined. An object with toJSON
-// is what that gives. `name` is that of the property, or the index in an Array.
+// What JSON.stringify would make something else of without a word: NaN null, a Map {}, a typed array an object of
+// digits, a function nothing. What it leaves out may go where nobody can tell: a property that is undefined. An object with
+// toJSON is what that gives. `name` is that of the property, or the index in an Array.
 function refuseLost (given, name) {
   let value = given
   if (typeof value === 'object' && value !== null) {
-    if (isBinary(value)) throw typeError(`json can not hold ${shown(value)}${at(name)}: use bytes or struct, or make it an Array`)
+    if (isBinary(value)) {
+      throw typeError(`json can not hold ${shown(value)}${at(name)}: use bytes or struct, or make it an Array`)
+    }
     if (typeof value.toJSON === 'function') value = value.toJSON(String(name ?? ''))
   }
   if (typeof value === 'string' || typeof value === 'boolean' || value === null) return

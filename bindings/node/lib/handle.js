@@ -80,8 +80,8 @@ class Handle {
     return codec.read(scratch, 0, codec.write(scratch, prepared, 0))
   }
 
-  // Calls native[method] with key and value, both prepared, and gives its status. `version` {low, high} goes along if it is
-  // given.
+  // Calls native[method] with key and value, both prepared, and gives its status. `version` {low, high} goes along if
+  // it is given.
   send (method, key, value, version) {
     const { key: keys, value: values, native } = this
     const long = values.long === null ? null : values.long(value)

@@ -15,8 +15,8 @@ const POSITION_END = 2n ** 64n - 1n
 const IteratorPrototype = Object.getPrototypeOf(Object.getPrototypeOf([][Symbol.iterator]()))
 
 /**
- * The keys or the values of what was read ahead at once. Each is decoded when it comes: one that can not be hides no other.
- * Is not written to again: decoding may run code of the user, who may go on with the walk.
+ * The keys or the values of what was read ahead at once. Each is decoded when it comes: one that can not be hides no
+ * other. Is not written to again: decoding may run code of the user, who may go on with the walk.
  */
 class Side {
   #handle

@@ -423,8 +423,8 @@ static inline __attribute__((always_inline)) void fetch_present(const void *valu
     if (size != ODM_ABSENT) fetch(value, (size_t)size);
 }
 
-/* An array of n strings: undefined for those that are absent, TOO_LONG for those that are. Made by one call of Array.of: to set its
- * elements one by one takes several times as long. */
+/* An array of n strings: undefined for those that are absent, TOO_LONG for those that are. Made by one call of
+ * Array.of: to set its elements one by one takes several times as long. */
 static napi_value texts(napi_env env, const struct environment *environment, size_t n, const void **values,
                         const uint64_t *sizes)
 {
@@ -564,9 +564,9 @@ static bool all_ascii(size_t n, const void **items, const uint64_t *sizes)
     return true;
 }
 
-/* walkNext(walk, n, key_sizes, value_sizes): [keys, values, bytes], state[2] of each; or a status, 3 at the end. value_sizes
- * null: values are not asked for. `bytes` are the keys packed, where keys are strings that may not be all there is to them:
- * what is no UTF-8 shows as U+FFFD. Else undefined. In place of a string that is too long there is TOO_LONG. */
+/* walkNext(walk, n, key_sizes, value_sizes): [keys, values, bytes], state[2] of each; or a status, 3 at the end.
+ * value_sizes null: values are not asked for. `bytes` are the keys packed, where keys are strings that may not tell
+ * all: what is no UTF-8 shows as U+FFFD. Else undefined. In place of a string that is too long there is TOO_LONG. */
 static napi_value map_walk_next(napi_env env, napi_callback_info info)
 {
     napi_value argv[4], result, side;

@@ -64,12 +64,14 @@ const REFUSED = {
     ['\ud800', RangeError, /lone surrogate/], ['x'.repeat(100) + '\udc00', RangeError], ['x'.repeat(40000) + '\udc00', RangeError]],
   bytes: [['x', TypeError, /a Uint8Array, not "x"/], [[1], TypeError, /an object of Array/], [new Float64Array(1), TypeError]],
   json: [[undefined, TypeError], [() => {}, TypeError], [1n, TypeError], [new Uint8Array(2), TypeError, /json can not hold an object of Uint8Array/],
-    [{ a: { b: Buffer.from('x') } }, TypeError, /at \.b/], [new ArrayBuffer(1), TypeError], [new SharedArrayBuffer(1), TypeError],
+    [{ a: { b: Buffer.from('x') } }, TypeError, /at \.b/], [new ArrayBuffer(1), TypeError],
+    [new SharedArrayBuffer(1), TypeError],
     [NaN, RangeError, /json can not hold NaN$/], [{ a: [1, -Infinity] }, RangeError, /-Infinity \(at \[1\]\)/],
     [new Map([[1, 2]]), TypeError, /an object of Map/], [{ a: new Set([1]) }, TypeError, /an object of Set \(at \.a\)/],
     [Promise.resolve(1), TypeError, /an object of Promise/], [[undefined], TypeError, /undefined \(at \[0\]\)/],
-    [{ f () {} }, TypeError, /a function \(at \.f\)/], [{ s: Symbol('s') }, TypeError, /at \.s/], [{ n: 1n }, TypeError],
-    [{ toJSON: () => ({ x: new Map() }) }, TypeError, /at \.x/], [{ toJSON: () => undefined }, TypeError]]
+    [{ f () {} }, TypeError, /a function \(at \.f\)/], [{ s: Symbol('s') }, TypeError, /at \.s/],
+    [{ n: 1n }, TypeError], [{ toJSON: () => ({ x: new Map() }) }, TypeError, /at \.x/],
+    [{ toJSON: () => undefined }, TypeError]]
 }
 
 describe('refused', () => {
@@ -89,7 +91,8 @@ describe('refused', () => {
   test('a circle is no json', () => {
     const circle = {}
     circle.circle = circle
-    assert.throws(() => new DiskMap([['k', circle]], { key: str, value: json }), { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE' })
+    const error = { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE' }
+    assert.throws(() => new DiskMap([['k', circle]], { key: str, value: json }), error)
   })
 
   test('what an update forgot to wait for is no json', () => {
@@ -121,7 +124,8 @@ test('a u53 reads what u64 wrote, up to 2 ** 53 - 1', () => {
 test('json is what JSON.stringify makes of it: undefined properties are left out, toJSON is asked', () => {
   const map = new DiskMap()
   class Point { x = 1 }
-  for (const value of [{ a: undefined, b: 1 }, { at: new Date(5) }, [new Point()], Object.assign(Object.create(null), { y: 2 }),
+  for (const value of [{ a: undefined, b: 1 }, { at: new Date(5) }, [new Point()],
+    Object.assign(Object.create(null), { y: 2 }),
     Object.assign(new Map(), { toJSON: () => 'map' }), [null, [], {}, '', false, 0, 1e300]]) {
     assert.deepEqual(map.set('k', value).get('k'), JSON.parse(JSON.stringify(value)))
   }
@@ -130,11 +134,13 @@ test('json is what JSON.stringify makes of it: undefined properties are left out
 test('a byte array is as long as it is, whatever its `length` says', () => {
   const shadowed = Object.defineProperty(Uint8Array.of(1, 2), 'length', { value: 40 })
   const longer = Object.defineProperty(new Uint8Array(20000).fill(3), 'length', { value: 5 })
-  const map = new DiskMap([['left', new Uint8Array(64).fill(9)], ['k', shadowed], ['l', longer]], { key: str, value: bytes })
+  const left = new Uint8Array(64).fill(9)
+  const map = new DiskMap([['left', left], ['k', shadowed], ['l', longer]], { key: str, value: bytes })
   assert.deepEqual(map.get('k'), Uint8Array.of(1, 2))
   assert.deepEqual(map.setMany([['k', shadowed]]).get('k'), Uint8Array.of(1, 2))
   assert.deepEqual(map.get('l'), new Uint8Array(20000).fill(3))
-  assert.deepEqual(odm.struct({ data: bytes }).decode(odm.struct({ data: bytes }).encode({ data: shadowed })).data, Uint8Array.of(1, 2))
+  const Data = odm.struct({ data: bytes })
+  assert.deepEqual(Data.decode(Data.encode({ data: shadowed })).data, Uint8Array.of(1, 2))
 })
 
 test('a value of another size is an error that says so', () => {
@@ -214,8 +220,9 @@ describe('own encodings', () => {
   test('must give a value: undefined would be an absent one', () => {
     const nothing = { name: 'nothing', encode: () => new Uint8Array(1), decode: () => undefined }
     const map = new DiskMap([['k', 1]], { key: str, value: nothing })
+    const message = 'decode of nothing must give a value, not undefined'
     for (const call of [() => map.get('k'), () => map.getOrInsert('k', 1), () => map.entry('k'), () => [...map]]) {
-      assert.throws(call, { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE', message: 'decode of nothing must give a value, not undefined' })
+      assert.throws(call, { name: 'TypeError', code: 'ERR_INVALID_ARG_TYPE', message })
     }
   })
 

@@ -192,12 +192,14 @@ test('bytes that are none of the encoding: what is wrong, and where', (t) => {
       update: () => map.update('k', () => assert.fail()),
       getOrInsert: () => map.getOrInsert('k', null)
     })) {
-      assert.throws(call, (error) => error instanceof DiskMapError && error.code === 'ODM_E_CORRUPT' && error.path === at &&
-        message.test(error.message) && error.message.startsWith(operation.slice(0, 3)) && error.message.endsWith(` (${at})`), operation)
+      assert.throws(call, (error) => error instanceof DiskMapError && error.code === 'ODM_E_CORRUPT' &&
+        error.path === at && message.test(error.message) && error.message.startsWith(operation.slice(0, 3)) &&
+        error.message.endsWith(` (${at})`), operation)
     }
     assert.throws(() => value.decode(given), { name: 'DiskMapError', code: 'ODM_E_CORRUPT', message })
   }
-  assert.throws(() => Flag.decode(Uint8Array.of(1, 0, 0, 0, 7, 0, 0, 0)).isOn, { code: 'ODM_E_CORRUPT', message: /struct\.isOn: a bool is/ })
+  assert.throws(() => Flag.decode(Uint8Array.of(1, 0, 0, 0, 7, 0, 0, 0)).isOn,
+    { code: 'ODM_E_CORRUPT', message: /struct\.isOn: a bool is/ })
 })
 
 test('damaged files are an error, not a crash', (t) => {

@@ -141,7 +141,8 @@ describe('damage is told, never followed', () => {
     for (const [at, name] of [[0, 'on'], [encoded.length - 1, 'more']]) {
       const changed = encoded.slice()
       changed[at] = 2
-      assert.throws(() => Flags.decode(changed)[name], { code: 'ODM_E_CORRUPT', message: new RegExp(`struct\\.${name}: a bool is the byte 0 or 1`) })
+      assert.throws(() => Flags.decode(changed)[name],
+        { code: 'ODM_E_CORRUPT', message: new RegExp(`struct\\.${name}: a bool is the byte 0 or 1`) })
     }
     assert.throws(() => bool.decode(Uint8Array.of(2)), { code: 'ODM_E_CORRUPT' })
   })

@@ -1,6 +1,6 @@
 'use strict'
-// The types, by the TypeScript compiler: types/uses.cts for `require`, types/uses.mts for `import`, types/esnext with the newest
-// library. What they must refuse is marked there by @ts-expect-error, and is an error if it is accepted.
+// The types, by the TypeScript compiler: types/uses.cts for `require`, types/uses.mts for `import`, types/esnext with
+// the newest library. What they must refuse is marked there by @ts-expect-error, and is an error if it is accepted.
 //
 //   node types.test.js [folder with node_modules of package.json's devDependencies]
 //
@@ -22,7 +22,8 @@ if (!fs.existsSync(compiler)) {
 
 for (const project of ['types', 'types/esnext']) {
   test(`${project} accept and refuse what they should`, async () => {
-    const { code, stdout } = await runNode([compiler, '-p', path.join(__dirname, project), '--typeRoots', path.join(tools, '@types')])
+    const types = path.join(tools, '@types')
+    const { code, stdout } = await runNode([compiler, '-p', path.join(__dirname, project), '--typeRoots', types])
     assert.equal(code, 0, stdout)
   })
 }
@@ -33,7 +34,7 @@ test('everything that is public has its documentation', () => {
   for (const [i, line] of lines.entries()) {
     if (/^(export )?(interface|class) /.test(line)) isPublic = true
     else if (line.startsWith('}')) isPublic = false
-    const isMember = isPublic && /^  (static |readonly )*[\w[][\w.\]]*[?(<:]/.test(line)
+    const isMember = isPublic && /^ {2}(static |readonly )*[\w[][\w.\]]*[?(<:]/.test(line)
     if (isMember) assert.match(lines[i - 1], /\*\/$/, line)
   }
 })

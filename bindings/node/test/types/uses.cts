@@ -52,14 +52,18 @@ for (const map of [new DiskMap(null, { key: str, value: Player }), DiskMap.open(
   if (got !== undefined) map.set('b', got)
   is<Same<typeof got, odm.StructView<{ readonly id: typeof u32, readonly name: typeof str, readonly alive: typeof bool,
     readonly data: typeof bytes, readonly scores: readonly [typeof f64] }> | undefined>>()
-  const inserted: { id: number } = map.getOrInsert('a', { id: 1, name: '', alive: true, data: Buffer.from(''), scores: [] }).toObject()
+  const one = { id: 1, name: '', alive: true, data: Buffer.from(''), scores: [] }
+  const inserted: { id: number } = map.getOrInsert('a', one).toObject()
   void inserted
 }
 const byPlayer = new DiskMap(null, { key: Player, value: str })
 byPlayer.set({ id: 1, name: 'Ada', alive: true, data: new Uint8Array(1), scores: [1, 2] }, 'x')
-const lossy = new DiskMap(null, { key: str, value: { name: 'n', encode: (n: number) => u32.encode(n), decode: (b: Uint8Array) => String(b) } })
+const toText = {
+  name: 'n', encode: (n: number) => u32.encode(n), decode: (given: Uint8Array) => String(u32.decode(given))
+}
+const lossy = new DiskMap(null, { key: str, value: toText })
 is<Same<ReturnType<typeof lossy.get>, string | undefined>>()
-const opened = DiskMap.open('lossy', { key: str, value: { name: 'n', encode: (n: number) => u32.encode(n), decode: (b: Uint8Array) => String(b) } })
+const opened = DiskMap.open('lossy', { key: str, value: toText })
 is<Same<ReturnType<typeof opened.get>, string | undefined>>()
 opened.set('a', 1)
 const asIterable: IterableIterator<string> = visits.keys()

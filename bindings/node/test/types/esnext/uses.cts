@@ -1,4 +1,4 @@
-// What holds with TypeScript's newest library too, where Map's iterators have map, filter, take, ... Compiled, never run.
+// What holds with TypeScript's newest library too, where Map's iterators have map, filter, take. Compiled, never run.
 import odm = require('opendiskmap')
 const { DiskMap, struct, str, u64, u32 } = odm
 
