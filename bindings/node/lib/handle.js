@@ -104,14 +104,14 @@ class Handle {
     return status === OK || (status === NOT_FOUND ? false : this.fail('has', status))
   }
 
-  // As get and has, of a key that is in scratch already.
+  // As get and has, of a key that is in scratch already: for walks.
   getAt (keyEnd) {
-    return this.taken('get', this.native.get(keyEnd))
+    return this.taken('walk', this.native.get(keyEnd))
   }
 
   hasAt (keyEnd) {
     const status = this.native.has(keyEnd)
-    return status === OK || (status === NOT_FOUND ? false : this.fail('has', status))
+    return status === OK || (status === NOT_FOUND ? false : this.fail('walk', status))
   }
 
   put (key, value) {

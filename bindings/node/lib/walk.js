@@ -21,31 +21,35 @@ const IteratorPrototype = Object.getPrototypeOf(Object.getPrototypeOf([][Symbol.
 class Side {
   #handle
   #codec
+  #isString // and the addon's string is what comes
   #strings // the addon's; for text only
   #source // bytes it packed, or null: item i has #sizes[i] of them at #starts[i]
   #sizes
-  #starts = []
+  #starts
 
   constructor (handle, codec, given, packed, sizes, count) {
     this.#handle = handle
     this.#codec = codec
+    this.#isString = codec.text && codec.fromText === null
     this.#strings = given
     this.#sizes = sizes
     this.#source = packed === undefined ? null : sourceOf(new Uint8Array(packed))
     if (packed === undefined) return
+    this.#starts = new Array(count)
     for (let i = 0, at = 0; i < count; i++) {
-      this.#starts.push(at)
+      this.#starts[i] = at
       at += Math.ceil(sizes[i] / VALUE_UNIT) * VALUE_UNIT
     }
   }
 
   get (i) {
     const codec = this.#codec
+    const text = codec.text ? this.#strings[i] : undefined
+    if (this.#isString && typeof text === 'string') return text
     try {
       if (!codec.text) return codec.read(this.#source, this.#starts[i], this.#sizes[i])
-      const text = this.#strings[i]
       if (typeof text === 'number') this.#handle.fail('walk', text)
-      return codec.fromText === null ? text : codec.fromText(text)
+      return codec.fromText(text)
     } catch (error) {
       throw located(error, 'walk', this.#handle.path)
     }
@@ -95,16 +99,25 @@ class Walk {
       }
       const i = this.#at++
       // Where something was changed since, what was read ahead may be old. Map would not give it out, either.
-      const isOld = handle.changes !== this.#changes
-      const keys = this.#keys
-      if (this.#kind === 'keys') {
-        if (!isOld || handle.hasAt(keys.put(i))) return { value: keys.get(i), done: false }
-        continue
-      }
-      const value = isOld ? handle.getAt(keys.put(i)) : this.#values.get(i)
-      if (value === undefined) continue
-      return { value: this.#kind === 'entries' ? [keys.get(i), value] : value, done: false }
+      const value = handle.changes === this.#changes ? this.#item(i) : this.#itemNow(i)
+      if (value !== undefined) return { value, done: false }
     }
+  }
+
+  #item (i) {
+    const keys = this.#keys
+    const values = this.#values
+    if (values === null) return keys.get(i)
+    return this.#kind === 'values' ? values.get(i) : [keys.get(i), values.get(i)]
+  }
+
+  // As the map has it now; undefined if it has it no more.
+  #itemNow (i) {
+    const handle = this.#handle
+    const keys = this.#keys
+    if (this.#kind === 'keys') return handle.hasAt(keys.put(i)) ? keys.get(i) : undefined
+    const value = handle.getAt(keys.put(i))
+    return this.#kind === 'values' || value === undefined ? value : [keys.get(i), value]
   }
 
   /** Ends the walk; `break` in a loop calls it. */

@@ -108,17 +108,22 @@ static inline __attribute__((always_inline)) void fetch(const void *value, size_
     for (size_t i = 0; i < size && i < FETCH_MAX; i += CACHE_LINE) __builtin_prefetch((const uint8_t *)value + i);
 }
 
-/* Most text is ASCII, and that is copied as it is. What is not UTF-8 becomes U+FFFD. */
-static napi_value text(napi_env env, const void *bytes, size_t size)
+static napi_value text_as(napi_env env, const void *bytes, size_t size, bool ascii)
 {
     napi_value result;
     if (size > INT32_MAX) return status_number(env, TOO_LONG);
-    napi_status made = is_ascii(bytes, size) ? napi_create_string_latin1(env, bytes, size, &result)
-                                             : napi_create_string_utf8(env, bytes, size, &result);
+    napi_status made = ascii ? napi_create_string_latin1(env, bytes, size, &result)
+                             : napi_create_string_utf8(env, bytes, size, &result);
     if (made == napi_ok) return result;
     bool pending = false;
     napi_is_exception_pending(env, &pending);
     return pending ? NULL : status_number(env, TOO_LONG);
+}
+
+/* Most text is ASCII, and that is copied as it is. What is not UTF-8 becomes U+FFFD. */
+static napi_value text(napi_env env, const void *bytes, size_t size)
+{
+    return text_as(env, bytes, size, is_ascii(bytes, size));
 }
 
 static napi_value bytes_copied(napi_env env, const void *bytes, size_t size)
@@ -424,16 +429,21 @@ static inline __attribute__((always_inline)) void fetch_present(const void *valu
 }
 
 /* An array of n strings: undefined for those that are absent, TOO_LONG for those that are. Made by one call of
- * Array.of: to set its elements one by one takes several times as long. */
+ * Array.of: to set its elements one by one takes several times as long. Tells whether all are ASCII. */
 static napi_value texts(napi_env env, const struct environment *environment, size_t n, const void **values,
-                        const uint64_t *sizes)
+                        const uint64_t *sizes, bool *all_ascii)
 {
     napi_value result, undefined, list_of, strings[BATCH_MAX];
+    *all_ascii = true;
     TRY(napi_get_undefined(env, &undefined));
     for (size_t i = 0; i < n && i < FETCH_AHEAD; i++) fetch_present(values[i], sizes[i]);
     for (size_t i = 0; i < n; i++) {
         if (i + FETCH_AHEAD < n) fetch_present(values[i + FETCH_AHEAD], sizes[i + FETCH_AHEAD]);
-        strings[i] = sizes[i] == ODM_ABSENT ? undefined : text(env, values[i], (size_t)sizes[i]);
+        strings[i] = undefined;
+        if (sizes[i] == ODM_ABSENT) continue;
+        bool ascii = is_ascii(values[i], (size_t)sizes[i]);
+        *all_ascii &= ascii;
+        strings[i] = text_as(env, values[i], (size_t)sizes[i], ascii);
         if (strings[i] == NULL) return NULL;
     }
     TRY(napi_get_reference_value(env, environment->list_of_ref, &list_of));
@@ -494,9 +504,10 @@ static napi_value map_get_many(napi_env env, napi_callback_info info)
     if (status != ODM_OK) {
         result = status_number(env, status);
     } else {
+        bool ascii;
         n = within_batch(n, sizes);
         binding->environment->state[STATE_DONE] = (uint32_t)n;
-        result = binding->text_values ? texts(env, binding->environment, n, values, sizes)
+        result = binding->text_values ? texts(env, binding->environment, n, values, sizes, &ascii)
                                       : packed(env, n, values, sizes, sizes_out.data);
     }
     settle(binding);
@@ -556,14 +567,6 @@ static odm_iter **iter_of(napi_env env, napi_value external)
     return napi_get_value_external(env, external, &iter) == napi_ok ? iter : NULL;
 }
 
-static bool all_ascii(size_t n, const void **items, const uint64_t *sizes)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (!is_ascii(items[i], (size_t)sizes[i])) return false;
-    }
-    return true;
-}
-
 /* walkNext(walk, n, key_sizes, value_sizes): [keys, values, bytes], state[2] of each; or a status, 3 at the end.
  * value_sizes null: values are not asked for. `bytes` are the keys packed, where keys are strings that may not tell
  * all: what is no UTF-8 shows as U+FFFD. Else undefined. In place of a string that is too long there is TOO_LONG. */
@@ -591,17 +594,18 @@ static napi_value map_walk_next(napi_env env, napi_callback_info info)
     binding->environment->state[STATE_DONE] = (uint32_t)n;
     binding->environment->state[STATE_BYTES] = bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;
     TRY(napi_create_array(env, &result));
-    side = binding->text_keys ? texts(env, binding->environment, n, keys, key_sizes)
+    bool ascii_keys = true, ascii_values;
+    side = binding->text_keys ? texts(env, binding->environment, n, keys, key_sizes, &ascii_keys)
                               : packed(env, n, keys, key_sizes, key_sizes_out.data);
     if (side == NULL) return NULL;
     TRY(napi_set_element(env, result, 0, side));
     if (want_values) {
-        side = binding->text_values ? texts(env, binding->environment, n, values, value_sizes)
+        side = binding->text_values ? texts(env, binding->environment, n, values, value_sizes, &ascii_values)
                                     : packed(env, n, values, value_sizes, value_sizes_out.data);
         if (side == NULL) return NULL;
         TRY(napi_set_element(env, result, 1, side));
     }
-    if (binding->text_keys && !all_ascii(n, keys, key_sizes)) {
+    if (!ascii_keys) {
         side = packed(env, n, keys, key_sizes, key_sizes_out.data);
         if (side == NULL) return NULL;
         TRY(napi_set_element(env, result, 2, side));
