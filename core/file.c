@@ -158,8 +158,12 @@ odm_status odm__directory_open_in(struct directory *directory, const struct dire
     directory->any_file_system = parent->any_file_system;
     bool made = create && odm__os.make_directory(parent->fd, name, 0777) == 0;
     if (create && !made && errno != EEXIST) return odm__fail_os(error, "make", name);
-    int fd = odm__os.open(parent->fd, name, O_RDONLY | O_DIRECTORY, 0);
+    // A link would lead us to files that are another's.
+    int fd = odm__os.open(parent->fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
     if (fd < 0 && errno == ENOENT) return ODM_NOT_FOUND;
+    if (fd < 0 && (errno == ELOOP || errno == ENOTDIR)) {
+        return odm__fail(error, ODM_E_CORRUPT, "%s is a symbolic link, or else no directory", name);
+    }
     if (fd < 0) return odm__fail_os(error, "open", name);
     if (made && parent->give_to_owner) (void)odm__os.change_owner(fd, parent->uid, parent->gid);
     if (made && parent->mode != 0) (void)odm__os.change_mode(fd, odm__directory_mode(parent->mode));

@@ -221,6 +221,12 @@ Test(file, a_directory_that_is_none_is_told_from_one_that_is_missing)
     odm__directory_close(&inner);
     ok(odm__directory_open_in(&inner, &directory, "log", "log/", true, NULL)); // It is there already.
     odm__directory_close(&inner);
+    // What a link leads to is another's.
+    cr_assert_eq(symlink("log", path_of(path, "link")), 0);
+    for (int create = 0; create < 2; create++) {
+        expect_status(odm__directory_open_in(&inner, &directory, "link", "link/", create, &error), ODM_E_CORRUPT);
+        expect_message(error, "link is a symbolic link");
+    }
     odm__directory_close(&directory);
     cr_assert_eq(descriptor_count(), descriptors);
 }
