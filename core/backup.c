@@ -15,6 +15,7 @@ struct backup {
     struct job job;
     struct job_log log;
     struct copy *copy;
+    bool stepping;  // a thread is at it
     size_t segment; // being copied
     uint64_t address;
     uint64_t done, total;
@@ -24,7 +25,9 @@ static void backup_free(struct odm_map *map, struct job *job)
 {
     struct backup *backup = (struct backup *)(void *)job;
     odm__job_release_log(map, &backup->log);
-    if (backup->copy != NULL) odm__copy_free(backup->copy);
+    // In a child, while a thread of the parent is at it: it may be half changed, and is left alone.
+    bool torn = backup->stepping && backup->copy != NULL && odm__copy_is_inherited(backup->copy);
+    if (backup->copy != NULL && !torn) odm__copy_free(backup->copy);
     free(backup);
 }
 
@@ -105,8 +108,16 @@ odm_status odm__backup(struct odm_map *map, const char *path, odm_progress *prog
     struct job *job;
     odm_status status = odm__job_find(map, progress, "odm_backup", backup_free, &job);
     struct backup *backup = (struct backup *)(void *)job;
+    if (status == ODM_OK && backup != NULL && odm__copy_is_inherited(backup->copy)) {
+        odm__job_end(map);
+        return odm__fail(
+            &map->error, ODM_E_INVALID,
+            "odm_backup: what `progress` goes on with belongs to the process that this one was forked from. "
+            "Begin anew, with a progress of zeros");
+    }
     if (status == ODM_OK && backup == NULL) status = backup_begin(map, path, progress, &backup);
     if (status != ODM_OK) return status;
+    backup->stepping = true;
     odm__job_set_clock(&backup->job, progress);
 
     bool over = false;
@@ -123,7 +134,10 @@ odm_status odm__backup(struct odm_map *map, const char *path, odm_progress *prog
         progress->done = backup->done;
         progress->total = backup->total;
     }
-    if (status == ODM_OK && !over) return ODM_OK; // Called again, it goes on.
+    if (status == ODM_OK && !over) {
+        backup->stepping = false;
+        return ODM_OK; // Called again, it goes on.
+    }
     odm__job_end(map);
     if (progress != NULL) progress->position[0] = 0;
     return status == ODM_OK && progress != NULL ? ODM_DONE : status;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,11 +16,13 @@
 enum { COPY_BUFFER_BYTES = 1024 * 1024, COPY_WRITE_BYTES = 64 * 1024 * 1024 };
 
 struct copy {
+    struct copy *next;   // all copies of the process, for fork
+    bool inherited;      // this is a child made by fork: its parent goes on with it
     struct store target; // no map yet: directory, log and what meta is to say
     char *path;
     bool made; // the directory
     bool finished;
-    int mark_fd;
+    int mark_fd; // -1: nothing in the directory is ours
     struct replay *replay;
     uint64_t head;
     uint64_t end; // address up to which the log was copied
@@ -32,28 +35,108 @@ struct copy {
     unsigned unsettled; // records that the index does not have yet
 };
 
+/* ---- the copies of this process, and fork ------------------------------------------------------------------------ */
+
+/* Held while a mark is opened and locked, or closed: the handlers know every mark that a child would keep locked. */
+static pthread_mutex_t copies_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct copy *copies;
+static pthread_once_t copies_once = PTHREAD_ONCE_INIT;
+
+static void copies_before_fork(void)
+{
+    pthread_mutex_lock(&copies_mutex);
+}
+
+static void copies_after_fork(void)
+{
+    pthread_mutex_unlock(&copies_mutex);
+}
+
+/* The child lets go of the marks: their locks tell that the parent lives, and without one nothing is removed. */
+static void copies_in_child(void)
+{
+    for (struct copy *copy = copies; copy != NULL; copy = copy->next) {
+        copy->inherited = true;
+        if (copy->mark_fd >= 0) odm__os.close(copy->mark_fd);
+        copy->mark_fd = -1;
+    }
+    pthread_mutex_unlock(&copies_mutex);
+}
+
+static void copies_register(void)
+{
+    (void)pthread_atfork(copies_before_fork, copies_after_fork, copies_in_child);
+}
+
+static void copies_add(struct copy *copy)
+{
+    pthread_once(&copies_once, copies_register);
+    pthread_mutex_lock(&copies_mutex);
+    copy->next = copies;
+    copies = copy;
+    pthread_mutex_unlock(&copies_mutex);
+}
+
+static void copies_remove(struct copy *copy)
+{
+    pthread_mutex_lock(&copies_mutex);
+    struct copy **link = &copies;
+    while (*link != copy) link = &(*link)->next;
+    *link = copy->next;
+    if (copy->mark_fd >= 0) odm__os.close(copy->mark_fd);
+    copy->mark_fd = -1;
+    pthread_mutex_unlock(&copies_mutex);
+}
+
+bool odm__copy_is_inherited(const struct copy *copy)
+{
+    return copy->inherited;
+}
+
 /* ---- the target ------------------------------------------------------------------------------------------------------ */
 
-static void copy_name_remove(void *context, const char *name)
+static odm_status check_no_meta(const struct copy *copy, odm_error *error)
 {
-    (void)odm__file_unlink(context, name, NULL);
+    int fd;
+    odm_status status = odm__file_open(&copy->target.directory, "meta", false, &fd, error);
+    if (status == ODM_NOT_FOUND) return ODM_OK;
+    if (status != ODM_OK) return status;
+    odm__os.close(fd);
+    return odm__fail(error, ODM_EXISTS, "%s is a map already", copy->path);
+}
+
+/* Whether it is what stands before the digits, and so many of them. */
+static bool is_numbered(const char *name, const char *before, const char *digits, size_t count)
+{
+    size_t length = strlen(before);
+    return strncmp(name, before, length) == 0 && strlen(name) == length + count &&
+           strspn(name + length, digits) == count;
+}
+
+static void log_name_remove(void *context, const char *name)
+{
+    bool ours = is_numbered(name, "", "0123456789", 11) || is_numbered(name, "stamp.", "0123456789abcdef", 16);
+    if (ours) (void)odm__file_unlink(context, name, NULL);
 }
 
 static void map_name_remove(void *context, const char *name)
 {
-    static const char *const names[] = {"index", "lock", "meta"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; ++i) {
-        if (strncmp(name, names[i], strlen(names[i])) == 0) copy_name_remove(context, name);
-    }
+    static const char *const names[] = {"index", "index.new", "lock", "lock.new"};
+    bool ours = is_numbered(name, "meta.", "0123456789abcdef", 16);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; ++i) ours |= strcmp(name, names[i]) == 0;
+    if (ours) (void)odm__file_unlink(context, name, NULL);
 }
 
-/* Removes everything but the mark. Only for a directory that has one. */
-static odm_status remnant_remove(const struct directory *directory, odm_error *error)
+/* Removes a map's files but the mark, which is ours; where `meta` is they are another's. */
+static odm_status remnant_remove(const struct copy *copy, odm_error *error)
 {
+    const struct directory *directory = &copy->target.directory;
+    odm_status status = check_no_meta(copy, error);
+    if (status != ODM_OK) return status;
     struct directory log;
-    odm_status status = odm__directory_open_in(&log, directory, "log", "log/", false, error);
+    status = odm__directory_open_in(&log, directory, "log", "log/", false, error);
     if (status == ODM_OK) {
-        status = odm__directory_list(&log, copy_name_remove, &log, error);
+        status = odm__directory_list(&log, log_name_remove, &log, error);
         odm__directory_close(&log);
         if (status == ODM_OK && odm__os.unlink(directory->fd, "log", true) != 0) {
             status = odm__fail_os(error, "remove", "log/");
@@ -72,49 +155,88 @@ struct first_name {
 static void first_name_note(void *context, const char *name)
 {
     struct first_name *first = context;
+    if (strcmp(name, COPY_MARK) == 0) return;
     if (first->name[0] == '\0') snprintf(first->name, sizeof first->name, "%s", name);
 }
 
-static odm_status mark_make(struct copy *copy, odm_error *error)
+static odm_status check_nothing_else(const struct copy *copy, odm_error *error)
+{
+    struct first_name first = {.name = ""};
+    odm_status status = odm__directory_list(&copy->target.directory, first_name_note, &first, error);
+    if (status != ODM_OK || first.name[0] == '\0') return status;
+    return odm__fail(error, ODM_E_INVALID, "%s is not empty (%s is in it): a copy needs a directory of its own",
+                     copy->path, first.name);
+}
+
+static odm_status copy_busy(const struct copy *copy, odm_error *error)
+{
+    return odm__fail(error, ODM_E_BUSY, "%s: another copy is just being made there", copy->path);
+}
+
+/* The caller holds the copies' mutex. *made: there was no mark. */
+static odm_status mark_lock(struct copy *copy, bool *made, odm_error *error)
 {
     const struct directory *directory = &copy->target.directory;
-    struct first_name first = {.name = ""};
-    odm_status status = odm__directory_list(directory, first_name_note, &first, error);
-    if (status != ODM_OK) return status;
-    if (first.name[0] != '\0') {
-        return odm__fail(error, ODM_E_INVALID, "%s is not empty (%s is in it): a copy needs a directory of its own",
-                         copy->path, first.name);
+    odm_status status = odm__file_open(directory, COPY_MARK, true, &copy->mark_fd, error);
+    *made = status == ODM_NOT_FOUND;
+    if (*made) status = check_nothing_else(copy, error);
+    if (*made && status == ODM_OK) status = odm__file_create(directory, COPY_MARK, 0, &copy->mark_fd, error);
+    if (status == ODM_EXISTS) status = copy_busy(copy, error);
+    if (status != ODM_OK) {
+        copy->mark_fd = -1;
+        return status;
     }
-    status = odm__file_create(directory, COPY_MARK, 0, &copy->mark_fd, error);
-    return status == ODM_EXISTS ? odm__fail(error, ODM_E_BUSY, "%s: another copy is just being made there", copy->path)
-                                : status;
+    bool taken = false;
+    status = odm__file_lock_exclusive(copy->mark_fd, &taken, error);
+    if (status == ODM_OK && !taken) status = copy_busy(copy, error);
+    // Who had the lock may have ended, and removed the mark.
+    struct file_identity ours, named;
+    if (status == ODM_OK &&
+        (odm__os.identify(copy->mark_fd, &ours) != 0 || odm__os.identify_name(directory->fd, COPY_MARK, &named) != 0 ||
+         ours.inode != named.inode || ours.device != named.device)) {
+        status = check_no_meta(copy, error);
+        if (status == ODM_OK) status = copy_busy(copy, error);
+    }
+    if (status != ODM_OK) {
+        odm__os.close(copy->mark_fd);
+        copy->mark_fd = -1;
+    }
+    return status;
 }
 
 /* Makes the directory ours: it was empty, or holds what a copy has left. */
 static odm_status mark_take(struct copy *copy, odm_error *error)
 {
-    const struct directory *directory = &copy->target.directory;
-    int fd;
-    odm_status status = odm__file_open(directory, "meta", false, &fd, error);
-    if (status == ODM_OK) {
-        odm__os.close(fd);
-        return odm__fail(error, ODM_EXISTS, "%s is a map already", copy->path);
+    odm_status status = check_no_meta(copy, error);
+    if (status != ODM_OK) return status;
+    bool made;
+    pthread_mutex_lock(&copies_mutex);
+    status = mark_lock(copy, &made, error);
+    pthread_mutex_unlock(&copies_mutex);
+    if (status != ODM_OK) return status;
+    // Looked at again: a map may have been made before the mark was ours. Who makes one looks for the mark after log/
+    // is there, and we for log/ after the mark is; so one of the two sees the other.
+    status = check_no_meta(copy, error);
+    if (status == ODM_OK && !made) status = remnant_remove(copy, error);
+    if (status == ODM_OK) status = check_nothing_else(copy, error);
+    if (status == ODM_OK) return ODM_OK;
+    if (made) (void)odm__file_unlink(&copy->target.directory, COPY_MARK, NULL);
+    pthread_mutex_lock(&copies_mutex);
+    odm__os.close(copy->mark_fd);
+    copy->mark_fd = -1; // What is there is not removed.
+    pthread_mutex_unlock(&copies_mutex);
+    return status;
+}
+
+/* The directory as accessible as the source's: a private map may lie in a private one. In memory, as its files. */
+static void directory_mode_copy(const struct directory *directory, const struct directory *source)
+{
+    struct file_identity identity;
+    if (source->fd >= 0 && odm__os.identify(source->fd, &identity) == 0) {
+        (void)odm__os.change_mode(directory->fd, identity.mode & 07777);
+    } else if (source->mode != 0) {
+        (void)odm__os.change_mode(directory->fd, odm__directory_mode(source->mode));
     }
-    if (status != ODM_NOT_FOUND) return status;
-    status = odm__file_open(directory, COPY_MARK, true, &copy->mark_fd, error);
-    if (status != ODM_OK) copy->mark_fd = -1;
-    bool remnant = status == ODM_OK;
-    if (status == ODM_NOT_FOUND) status = mark_make(copy, error);
-    bool taken = false;
-    if (status == ODM_OK) status = odm__file_lock_exclusive(copy->mark_fd, &taken, error);
-    if (status == ODM_OK && !taken) {
-        status = odm__fail(error, ODM_E_BUSY, "%s: another copy is just being made there", copy->path);
-    }
-    if (status != ODM_OK && copy->mark_fd >= 0) {
-        odm__os.close(copy->mark_fd);
-        copy->mark_fd = -1;
-    }
-    return status == ODM_OK && remnant ? remnant_remove(directory, error) : status;
 }
 
 static odm_status target_open(struct copy *copy, const struct store *source, odm_error *error)
@@ -129,9 +251,7 @@ static odm_status target_open(struct copy *copy, const struct store *source, odm
     if (status != ODM_OK) return status;
     directory->mode = source->directory.mode;
     directory->any_file_system = source->directory.any_file_system;
-    if (copy->made && directory->mode != 0) {
-        (void)odm__os.change_mode(directory->fd, odm__directory_mode(directory->mode));
-    }
+    if (copy->made) directory_mode_copy(directory, &source->directory);
     status = odm__directory_check_kind(directory, error);
     if (status == ODM_OK) status = mark_take(copy, error);
     if (status == ODM_OK) {
@@ -150,6 +270,7 @@ odm_status odm__copy_begin(const struct store *source, const char *path, uint64_
     target->meta = (struct meta){.fd = -1, .fixed = source->meta.fixed};
     target->lock_fd = copy->mark_fd = copy->segment_fd = -1;
     pthread_mutex_init(&target->log.mutex, NULL);
+    copies_add(copy);
     copy->head = copy->end = head;
     copy->path = malloc(strlen(path) + 1);
     copy->buffer = malloc(COPY_BUFFER_BYTES);
@@ -166,22 +287,40 @@ odm_status odm__copy_begin(const struct store *source, const char *path, uint64_
     return ODM_OK;
 }
 
+/* Removes the directory, if nothing is in it. By its parent as it is: the path may lead elsewhere by now. */
+static void target_remove(const struct copy *copy)
+{
+    const char *path = copy->path;
+    size_t end = strlen(path);
+    while (end > 0 && path[end - 1] == '/') --end;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/') --begin;
+    char name[NAME_MAX + 1];
+    snprintf(name, sizeof name, "%.*s", (int)(end - begin), path + begin);
+    int parent = odm__os.open(copy->target.directory.fd, "..", O_PATH | O_DIRECTORY, 0);
+    if (parent < 0) return;
+    struct file_identity ours, named;
+    if (odm__os.identify(copy->target.directory.fd, &ours) == 0 && odm__os.identify_name(parent, name, &named) == 0 &&
+        ours.inode == named.inode && ours.device == named.device) {
+        (void)odm__os.unlink(parent, name, true);
+    }
+    odm__os.close(parent);
+}
+
 void odm__copy_free(struct copy *copy)
 {
     struct directory *directory = &copy->target.directory;
     if (copy->replay != NULL) odm__replay_free(copy->replay);
     if (copy->segment_fd >= 0) odm__os.close(copy->segment_fd);
-    if (copy->mark_fd >= 0) {
-        // The mark goes last, so that a kill leaves a remnant that is known as such.
-        if (!copy->finished && remnant_remove(directory, NULL) == ODM_OK) {
-            (void)odm__file_unlink(directory, COPY_MARK, NULL);
-        }
-        odm__os.close(copy->mark_fd);
+    // The mark goes last, so that a kill leaves a remnant that is known as such.
+    if (copy->mark_fd >= 0 && !copy->finished && remnant_remove(copy, NULL) == ODM_OK) {
+        (void)odm__file_unlink(directory, COPY_MARK, NULL);
     }
+    copies_remove(copy);
     odm__log_close(&copy->target.log);
     pthread_mutex_destroy(&copy->target.log.mutex);
+    if (copy->made && !copy->finished && !copy->inherited) target_remove(copy);
     odm__directory_close(directory);
-    if (copy->made && !copy->finished) (void)odm__os.unlink(AT_FDCWD, copy->path, true); // Only if nothing is in it.
     free(copy->path);
     free(copy->buffer);
     free(copy);
@@ -330,7 +469,10 @@ odm_status odm__copy_finish(struct copy *copy, const struct copy_report *report,
     status = odm__stamp_prepare(&target->log, index, &slot, error);
     odm__index_close(index);
     if (status == ODM_OK) status = odm__directory_sync(&target->directory, error);
-    if (status == ODM_OK) status = odm__meta_create(&target->directory, &target->meta.fixed, &slot, error);
+    // So that one which is there after a failure is ours.
+    if (status == ODM_OK) status = check_no_meta(copy, error);
+    if (status != ODM_OK) return status;
+    status = odm__meta_create(&target->directory, &target->meta.fixed, &slot, error);
     if (status == ODM_EXISTS) return odm__fail(error, ODM_EXISTS, "%s is a map by now", copy->path);
     if (status != ODM_OK) {
         (void)odm__file_unlink(&target->directory, "meta", NULL); // It may have its name, but not for good.

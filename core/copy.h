@@ -3,10 +3,10 @@
  * Calls recover.h, stamp.h, meta.h, log.h, file.h. Knows nothing of where the records come from.
  *
  * What always holds: the target has no `meta` before all else is on disk, so it is no map until it is whole. Until then a file named
- * COPY_MARK, locked while its maker lives, tells that the other files are remnants of a copy; without it nothing that lies in a
- * directory is touched.
+ * COPY_MARK, locked while its maker lives, tells that the other files are remnants of a copy; without it, or where
+ * `meta` is, nothing that lies in a directory is touched.
  *
- * Threads: a copy belongs to one.
+ * Threads: a copy belongs to one, and to the process that began it: a child made by fork only frees it.
  */
 #ifndef ODM_COPY_H
 #define ODM_COPY_H
@@ -40,7 +40,9 @@ struct copy_report {
     uint64_t records, bytes_cut, from;
 };
 odm_status odm__copy_finish(struct copy *copy, const struct copy_report *report, odm_error *error);
-/* Frees it; what was not finished is removed. */
+/* Frees it; what was not finished is removed, but by a child made by fork. */
 void odm__copy_free(struct copy *copy);
+/* This is a child made by fork, and the copy its parent's. */
+bool odm__copy_is_inherited(const struct copy *copy);
 
 #endif

@@ -261,6 +261,9 @@ static odm_status make_map(struct store *store, const odm_options *options, odm_
     // Before meta has its name: a disk that has meta but no log/ would be a damaged map.
     status = odm__directory_sync(&store->directory, error);
     if (status != ODM_OK) return status;
+    // Once more, now that log/ is there: a copy that is just being made here looks for it when it has made its mark.
+    status = check_empty(store, error);
+    if (status != ODM_OK) return status;
     const struct meta_slot nothing_written = {.head = 0};
     status = odm__meta_create(&store->directory, &fixed, &nothing_written, error);
     return status == ODM_OK ? sync_parent(store) : status;

@@ -449,7 +449,8 @@ ODM_API odm_status odm_stat(odm_map *map, odm_statistics *statistics);
 /* Long work. progress NULL: all at once, ODM_OK when finished. Else about progress->max_ms of work a call: ODM_OK = call
  * again, ODM_DONE = finished; to cancel, do not call again. No lock is held between calls. Between the calls of odm_verify and
  * odm_backup the handle keeps segment files they need, as if they were slices; a refresh of the handle, the other of the two, an
- * error of theirs and closing end such work, and going on with it is ODM_E_INVALID: begin anew, with a progress of zeros. */
+ * error of theirs and closing end such work, and going on with it is ODM_E_INVALID: begin anew, with a progress of zeros.
+ * A backup belongs to the process that began it: in a child made by fork going on with it is ODM_E_INVALID, too. */
 
 /* Reclaims all dead bytes: what is live is written anew, the files it lay in go. Writers do this by themselves, a little with
  * each write, as far as is needed to keep the log within twice the live bytes or 64 MiB above them, whichever is more; this

@@ -629,7 +629,7 @@ struct drawn {
     const char *path;
     size_t from, to;
 };
-enum { DRAWN_MAX = 64 };
+enum { DRAWN_MAX = 80 };
 static struct drawn drawn[DRAWN_MAX];
 static size_t drawn_count;
 static struct generation *writing; // whose writes are being watched
