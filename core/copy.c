@@ -134,7 +134,9 @@ static odm_status remnant_remove(const struct copy *copy, odm_error *error)
     odm_status status = check_no_meta(copy, error);
     if (status != ODM_OK) return status;
     struct directory log;
-    status = odm__directory_open_in(&log, directory, "log", "log/", false, error);
+    // If it is empty it goes without a descriptor: there may be none left.
+    bool removed = odm__os.unlink(directory->fd, "log", true) == 0;
+    status = removed ? ODM_NOT_FOUND : odm__directory_open_in(&log, directory, "log", "log/", false, error);
     if (status == ODM_OK) {
         status = odm__directory_list(&log, log_name_remove, &log, error);
         odm__directory_close(&log);
@@ -247,6 +249,7 @@ static odm_status target_open(struct copy *copy, const struct store *source, odm
         copy->made = odm__os.make_directory(AT_FDCWD, copy->path, 0777) == 0;
         if (!copy->made) return odm__fail_os(error, "make the directory", copy->path);
         status = odm__directory_open(directory, copy->path, error);
+        if (status != ODM_OK) (void)odm__os.unlink(AT_FDCWD, copy->path, true);
     }
     if (status != ODM_OK) return status;
     directory->mode = source->directory.mode;
@@ -298,13 +301,15 @@ static void target_remove(const struct copy *copy)
     char name[NAME_MAX + 1];
     snprintf(name, sizeof name, "%.*s", (int)(end - begin), path + begin);
     int parent = odm__os.open(copy->target.directory.fd, "..", O_PATH | O_DIRECTORY, 0);
-    if (parent < 0) return;
+    bool by_path = parent < 0; // for want of descriptors
+    if (by_path) parent = AT_FDCWD;
     struct file_identity ours, named;
-    if (odm__os.identify(copy->target.directory.fd, &ours) == 0 && odm__os.identify_name(parent, name, &named) == 0 &&
-        ours.inode == named.inode && ours.device == named.device) {
-        (void)odm__os.unlink(parent, name, true);
+    if (odm__os.identify(copy->target.directory.fd, &ours) == 0 &&
+        odm__os.identify_name(parent, by_path ? path : name, &named) == 0 && ours.inode == named.inode &&
+        ours.device == named.device) {
+        (void)odm__os.unlink(parent, by_path ? path : name, true);
     }
-    odm__os.close(parent);
+    if (!by_path) odm__os.close(parent);
 }
 
 void odm__copy_free(struct copy *copy)
@@ -312,12 +317,12 @@ void odm__copy_free(struct copy *copy)
     struct directory *directory = &copy->target.directory;
     if (copy->replay != NULL) odm__replay_free(copy->replay);
     if (copy->segment_fd >= 0) odm__os.close(copy->segment_fd);
+    odm__log_close(&copy->target.log); // Removing needs descriptors.
     // The mark goes last, so that a kill leaves a remnant that is known as such.
     if (copy->mark_fd >= 0 && !copy->finished && remnant_remove(copy, NULL) == ODM_OK) {
         (void)odm__file_unlink(directory, COPY_MARK, NULL);
     }
     copies_remove(copy);
-    odm__log_close(&copy->target.log);
     pthread_mutex_destroy(&copy->target.log.mutex);
     if (copy->made && !copy->finished && !copy->inherited) target_remove(copy);
     odm__directory_close(directory);

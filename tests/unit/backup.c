@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -747,6 +748,31 @@ Test(backup, any_call_may_fail)
     }
     ok(odm_verify(map, NULL, NULL, NULL));
     ok(odm_close(map));
+}
+
+/* Nor does it leave anything for want of descriptors, which removing needs as well. */
+Test(backup, leaves_nothing_for_want_of_descriptors)
+{
+    enum { DESCRIPTORS = 64 };
+    odm_map *map = numbered(temp_map_path());
+    const char *to = temp_map_path();
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &(struct rlimit){DESCRIPTORS, DESCRIPTORS}), 0);
+    size_t left = 0;
+    for (odm_status status = ODM_E_NO_MEMORY; status != ODM_OK; left++) {
+        cr_assert_lt(left, 20);
+        int taken[DESCRIPTORS];
+        size_t count = 0;
+        while ((taken[count] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0) count++;
+        for (size_t i = 0; i < left; i++) close(taken[--count]);
+        status = odm_backup(map, to, NULL, NULL);
+        bool there = file_exists(to);
+        while (count > 0) close(taken[--count]);
+        cr_assert(status == ODM_OK || status == ODM_E_NO_MEMORY, "%zu: %s", left, odm_status_name(status));
+        cr_assert_eq(there, status == ODM_OK, "%zu: %s", left, odm_status_name(status));
+    }
+    cr_assert_gt(left, 5);
+    ok(odm_close(map));
+    expect_backup(to);
 }
 
 /* Killed anywhere, the target is no map, or the whole one; and the next backup may go there. */
