@@ -112,6 +112,14 @@ odm_status odm__reader_segment_of(struct reader *reader, uint64_t slot, struct s
     return status == ODM_NOT_FOUND ? segment_missing(number, error) : status;
 }
 
+struct segment *odm__reader_segment_at(const struct reader *reader, const struct record_header *record)
+{
+    // What is written now lies in what was mapped last, so the search is short.
+    const struct held_segment *held = reader->held;
+    while ((uintptr_t)record - (uintptr_t)held->segment->base >= held->segment->size) held = held->next;
+    return held->segment;
+}
+
 static bool index_may_be_old(const struct reader *reader)
 {
     return reader->store->read_only || atomic_load(&reader->store->forked) ||

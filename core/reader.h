@@ -67,6 +67,8 @@ odm_status odm__reader_try_find(struct reader *reader, const void *key, size_t k
 odm_status odm__reader_resolve(struct reader *reader, uint64_t slot, struct record *record, odm_error *error);
 /* Takes a reference of the caller's own on the segment a slot names, beside the reader's. */
 odm_status odm__reader_segment_of(struct reader *reader, uint64_t slot, struct segment **segment, odm_error *error);
+/* The segment of a record that was just found; the reference is the reader's. */
+struct segment *odm__reader_segment_at(const struct reader *reader, const struct record_header *record);
 
 /* Where a key is in its chunk, or would go. */
 struct place {

@@ -295,6 +295,28 @@ static inline odm_status fetched_record(const struct odm_iter *iter, const struc
     return read_with_checks(iter, iter->copy.slots[fetched->slot], record);
 }
 
+/* Takes a reference on the segment of a record that was found anew: the copy does not name it, and the reader's own ends with
+ * the next refresh, when what was returned last must stay. */
+static odm_status hold_segment_at(struct odm_iter *iter, const struct record_header *record)
+{
+    struct odm_map *map = iter->map;
+    const struct segment *found = odm__reader_segment_at(&map->reader, record);
+    struct segment_view *view = &iter->views[found->number & ((1 << SLOT_NUMBER_BITS) - 1)];
+    if (view->base == found->base) return ODM_OK;
+    struct held_segment *held = malloc(sizeof *held);
+    if (held == NULL) return odm__fail(&map->error, ODM_E_NO_MEMORY, "out of memory");
+    odm_status status = odm__log_segment(map->reader.log, found->number, &held->segment, &map->error);
+    if (status != ODM_OK) {
+        free(held);
+        return status;
+    }
+    held->next = iter->held;
+    iter->held = held;
+    // The number may have wrapped: what the copy names, it is still read by.
+    if (view->end == 0) *view = (struct segment_view){.base = held->segment->base, .end = held->segment->size};
+    return ODM_OK;
+}
+
 /* An entry that was changed since it was copied, as it is now; ODM_NOT_FOUND if it was removed. */
 static __attribute__((noinline)) odm_status find_changed(struct odm_iter *iter, struct record *record)
 {
@@ -302,6 +324,7 @@ static __attribute__((noinline)) odm_status find_changed(struct odm_iter *iter, 
     const struct record_header *found;
     uint64_t hash = hash_key(record->key, record->key_size, reader->seed);
     odm_status status = odm__reader_find(reader, record->key, record->key_size, hash, &found, &iter->map->error);
+    if (status == ODM_OK) status = hold_segment_at(iter, found);
     if (status != ODM_OK) return status;
     record->key = record_key(found);
     record->value = record_value(found);

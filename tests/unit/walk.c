@@ -275,6 +275,43 @@ Test(walk, the_last_slices_outlive_a_refresh)
     odm_close(map);
 }
 
+/* So do those of entries that were changed since their chunk was copied: they lie in segments which the copy does not name.
+ * Method: a walk is at its first entry when all are written anew, in another segment; that one is compacted away after the next
+ * step, of one or of many. An unmapped segment is a crash. */
+Test(walk, the_last_slices_outlive_a_refresh_though_their_entries_were_changed)
+{
+    enum { ENTRIES = 20 };
+    static char filler[100000];
+    static const size_t rooms[] = {1, 5, ENTRIES};
+    for (size_t r = 0; r < COUNT_OF(rooms); r++) {
+        odm_map *map = open_map(temp_map_path(), .stripes = 1);
+        put_numbers(map, 0, ENTRIES, 0);
+        odm_iter *iter = open_walk(map);
+        ok(odm_iter_next(iter, NULL, NULL, NULL, NULL));
+        ok(odm_put(map, "filler", 6, filler, sizeof filler));
+        ok(odm_remove(map, "filler", 6));
+        put_numbers(map, 0, ENTRIES, 0);
+
+        const void *keys[ENTRIES], *values[ENTRIES];
+        uint64_t key_sizes[ENTRIES], value_sizes[ENTRIES];
+        size_t n = rooms[r];
+        ok(odm_iter_next_many(iter, &n, keys, key_sizes, values, value_sizes));
+        put_numbers(map, 0, ENTRIES, 1);
+        ok(odm_compact(map, NULL, NULL));
+        ok(odm_refresh(map));
+        cr_assert_gt(statistics_of(map).unlinked_bytes, 0, "what the slices lie in has not left the map");
+        for (size_t i = 0; i < n; i++) {
+            expect_kept(&(struct kept){keys[i], values[i], key_sizes[i], value_sizes[i]}, 1);
+        }
+        for (size_t left = ENTRIES; odm_iter_next(iter, NULL, NULL, NULL, NULL) == ODM_OK; left--)
+            cr_assert_gt(left, 0);
+        ok(odm_iter_close(iter));
+        ok(odm_refresh(map));
+        cr_assert_eq(statistics_of(map).unlinked_bytes, 0, "a reference was not given back");
+        odm_close(map);
+    }
+}
+
 Test(walk, an_iterator_of_a_closed_map_is_invalid_and_must_be_closed)
 {
     odm_map *map = open_map(temp_map_path());
