@@ -414,7 +414,10 @@ static odm_status stat_fill(odm_map *map, odm_statistics *s)
     odm_status status = check_not_forked(map);
     // A child made by fork has no `meta` open before it attaches.
     if (status == ODM_OK && !store->read_only) status = odm__store_attach(store, &map->error);
-    if (status == ODM_OK && odm__reader_is_stale(reader)) status = odm__reader_renew(reader, &map->error);
+    // Who came in by a stamp may not know yet that it is gone, and that the lock file tells where the log ends.
+    bool by_stamp = store->read_only && !store->private_index && !store->lock_is_current;
+    bool look = status == ODM_OK && (by_stamp || odm__reader_is_stale(reader));
+    if (look) status = odm__reader_renew(reader, &map->error);
     struct index_totals totals;
     if (status == ODM_OK) status = odm__index_totals(&reader->index, true, &totals, &map->error);
     struct meta_slot slot;

@@ -1089,12 +1089,28 @@ static odm_status find_trusted(const struct store *store, struct found_files *fo
     return status;
 }
 
+/* For a handle that came in by the stamp, and still looks through that index. Once the stamp is gone somebody has written since:
+ * he has made the lock file that is there, or trusted it. */
+static odm_status trust_lock(struct store *store, odm_error *error)
+{
+    struct meta_slot slot;
+    odm_status status = odm__meta_read_slot(&store->meta, &slot, error);
+    // While it stands nothing is written, and the watermark is the tail. All there is to do at most refreshes of a map at rest.
+    if (status != ODM_OK || (slot.stamp[0] | slot.stamp[1]) != 0) return status;
+    struct found_files found;
+    status = find_files(store, true, &found, error);
+    if (status == ODM_OK && found.trusted && same_file(found.index->fd, store->index->fd))
+        store->lock_is_current = true;
+    found_close(&found, false);
+    return status;
+}
+
 odm_status odm__recover_look_again(struct store *store, odm_error *error)
 {
     struct file_identity named = {0};
     if (odm__os.identify_name(store->directory.fd, INDEX_NAME, &named) != 0) return ODM_OK;
     bool same = named.inode == store->index_seen.inode && named.birth_ns == store->index_seen.birth_ns;
-    if (same && !store->private_index) return ODM_OK;
+    if (same && !store->private_index) return store->lock_is_current ? ODM_OK : trust_lock(store, error);
 
     struct found_files found;
     odm_status status = find_trusted(store, &found, error);

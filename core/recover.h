@@ -25,7 +25,8 @@ odm_status odm__recover_writable(struct store *store, uint32_t wait_ms, odm_erro
 /* Brings a read-only store to an index: the one on disk if it can be trusted, else a private one. */
 odm_status odm__recover_read_only(struct store *store, odm_error *error);
 
-/* For a read-only store: if another index lies under the name by now and can be trusted, it becomes the store's. */
+/* For a read-only store: if another index lies under the name by now and can be trusted, it becomes the store's; and if the stamp
+ * it came in by is gone, it goes by the lock file. */
 odm_status odm__recover_look_again(struct store *store, odm_error *error);
 
 /* What the lock file should say of the files as they are. */

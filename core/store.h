@@ -29,9 +29,9 @@ struct store {
     uint64_t inode; // of meta
     bool read_only;
     bool in_memory;
-    bool opening;       // not ready to be shared
-    bool private_index; // read-only, and no index could be trusted
-    uint64_t log_end;   // where the log ends, for a private index
+    bool opening;              // not ready to be shared
+    atomic_bool private_index; // read-only, and no index could be trusted
+    uint64_t log_end;          // where the log ends, for a private index
     struct directory directory;
     struct directory private_directory; // in memory: where a private index lies
     struct meta meta;
@@ -41,14 +41,14 @@ struct store {
     struct file_identity index_seen; // read-only: what the name `index` stood for when last looked at
     int lock_fd;
     struct lock_client client;
-    atomic_bool attached;       // for writing
-    atomic_bool may_write;      // attached, and no stamp stands in meta
-    bool closing;               // its last handle is being closed: it is not shared any more
-    atomic_bool stamp_at_close; // whatever the log's size
-    bool lock_is_current;       // read-only: what the lock file said when it was opened can be believed
-    atomic_bool forked;         // in memory, and this is a child: nothing works
-    bool made;                  // by this open; not beside what the registry reads: loads of neighbours are merged
-    char path[240];             // for messages
+    atomic_bool attached;        // for writing
+    atomic_bool may_write;       // attached, and no stamp stands in meta
+    bool closing;                // its last handle is being closed: it is not shared any more
+    atomic_bool stamp_at_close;  // whatever the log's size
+    atomic_bool lock_is_current; // read-only: what the lock file says can be believed; else a stamp says it, or nothing
+    atomic_bool forked;          // in memory, and this is a child: nothing works
+    bool made;                   // by this open; not beside what the registry reads: loads of neighbours are merged
+    char path[240];              // for messages
 };
 
 /* Opens or makes the map. path NULL: in memory. The options are complete and checked. */

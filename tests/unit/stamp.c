@@ -432,6 +432,73 @@ Test(stamp, holds_in_a_copy_that_was_only_looked_at)
     ok(odm_close(map));
 }
 
+/* Who only reads, and came in by the stamp, is told by it where the log ends: until somebody writes, for from then on the lock file
+ * that he has made tells it. Else a backup lacks all that was written since; once it did. A writer that has gone again has left it,
+ * too, and be it on a mount that can not be told from another. */
+Test(stamp, tells_who_came_in_by_it_when_it_is_gone)
+{
+    enum { IN_A_COPY, AFTER_A_REBOOT, BY_ONE_THAT_HAS_GONE, KINDS };
+    for (int kind = 0; kind < KINDS; kind++) {
+        const char *path = temp_map_path(), *backup = temp_map_path();
+        copy_tree(stamped_map(), path);
+        if (kind == AFTER_A_REBOOT) ok(odm_close(open_map(path)));
+        if (kind == AFTER_A_REBOOT) lie_about_boot(1);
+        odm_map *reader = open_map(path, .flags = ODM_READ_ONLY), *again;
+        cr_assert_eq(statistics_of(reader).recovery_kind, ODM_RECOVERY_NONE);
+        ok(odm_refresh(reader));
+        odm_map *writer = open_map(path);
+        put_numbers(writer, COUNT, 3 * COUNT, 0);
+        uint64_t tail = tail_of(writer);
+        cr_assert_neq(slot_of(path).watermark, tail);
+        if (kind == BY_ONE_THAT_HAS_GONE) {
+            ok(odm_close(writer));
+            cr_assert_not(is_stamped(path));
+            lie_about_mount(1);
+        }
+        cr_assert_eq(statistics_of(reader).tail, tail);
+        ok(odm_backup(reader, backup, NULL, NULL));
+        ok(odm_verify(reader, NULL, NULL, NULL));
+        again = open_map(backup, .flags = ODM_READ_ONLY);
+        expect_numbers(again, 1, 3 * COUNT, 0);
+        cr_assert_eq(odm_count(again), 3 * COUNT - 1);
+        ok(odm_close(again));
+        ok(odm_close(reader));
+        if (kind != BY_ONE_THAT_HAS_GONE) ok(odm_close(writer));
+        lies_begin();
+        lie_about_boot(0);
+        lie_about_mount(0);
+    }
+}
+
+/* A map that is verified through such a handle is sound, though the stamp goes on the way: it is no longer nobody who writes.
+ * Method: keys go and others come, so that the stripe has as many at the end as it had at the begin; but not as many are met. */
+Test(stamp, does_not_make_damage_of_what_is_written_when_it_is_gone)
+{
+    for (unsigned before = 0; before < 12; before++) {
+        const char *path = temp_map_path(), *copy = temp_map_path();
+        odm_map *map = open_map(path, .stripes = 1);
+        put_numbers(map, 0, COUNT, 0);
+        ok(close_with_stamp(map));
+        copy_tree(path, copy);
+        odm_map *reader = open_map(copy, .flags = ODM_READ_ONLY);
+        map = open_map(copy);
+        odm__os.now_ns = hasty_clock;
+        odm_progress progress = {.struct_size = sizeof progress, .max_ms = 1};
+        odm_status status = ODM_OK;
+        for (unsigned i = 0; i < COUNT && status == ODM_OK; i++) {
+            if (i >= before) {
+                remove_numbers(map, i, i + 1);
+                put_numbers(map, COUNT + i, COUNT + i + 1, 0);
+            }
+            status = odm_verify(reader, NULL, &progress, NULL);
+        }
+        cr_assert_eq(status, ODM_DONE, "%s", last_error_of(reader).message);
+        odm__os.now_ns = real_os()->now_ns;
+        ok(odm_close(map));
+        ok(odm_close(reader));
+    }
+}
+
 /* What a copier sees of a map: the files one after the other, page by page, in its own order. Between any two pages the map goes
  * on. */
 struct copier {
