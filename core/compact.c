@@ -499,8 +499,11 @@ static odm_status begin(struct odm_map *map, odm_progress *progress)
     uint64_t segments = address_number(atomic_load_explicit(&lock_file(map)->tail, memory_order_acquire)) -
                         address_number(head_of(map)) + 1;
     bool known = measure(map, &space);
-    if (!known || progress->position[AT_FAILURE] != 0 || less(space.log, space.live) > segments * SEGMENT_HEADER_SIZE) {
-        status = odm__log_roll(&map->writer, map->reader.head, &progress->position[AT_TARGET], &map->error);
+    // The header of the tail's segment, too, was to be synced when that failed: with nothing behind it, it is no new one.
+    bool anew = progress->position[AT_FAILURE] != 0;
+    if (!known || anew || less(space.log, space.live) > segments * SEGMENT_HEADER_SIZE) {
+        uint64_t *target = &progress->position[AT_TARGET];
+        status = odm__log_roll(&map->writer, map->reader.head, anew, target, &map->error);
         if (status != ODM_OK) return status;
     }
     uint64_t to;

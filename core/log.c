@@ -1011,12 +1011,13 @@ static enum obstacle try_reserve(struct log_writer *writer, struct append *appen
     }
 }
 
-static enum obstacle try_roll(struct log_writer *writer, uint64_t *number)
+static enum obstacle try_roll(struct log_writer *writer, bool anew, uint64_t *number)
 {
     uint64_t tail = atomic_load_explicit(&writer->log->lock->tail, memory_order_relaxed);
     *number = address_number(tail);
     enum obstacle obstacle = tail_ready(writer, tail);
-    if (obstacle != OBSTACLE_NONE || address_offset(tail) == SEGMENT_HEADER_SIZE) return obstacle;
+    bool begun = !anew && address_offset(tail) == SEGMENT_HEADER_SIZE;
+    if (obstacle != OBSTACLE_NONE || begun) return obstacle;
     return roll(writer, APPEND_MOVE, 0, number);
 }
 
@@ -1060,13 +1061,13 @@ odm_status odm__log_reserve(struct log_writer *writer, uint64_t head, struct app
     }
 }
 
-odm_status odm__log_roll(struct log_writer *writer, uint64_t head, uint64_t *first, odm_error *error)
+odm_status odm__log_roll(struct log_writer *writer, uint64_t head, bool anew, uint64_t *first, odm_error *error)
 {
     for (;;) {
         odm_status status = append_take(writer, error);
         if (status != ODM_OK) return status;
         uint64_t number = 0;
-        enum obstacle obstacle = try_roll(writer, &number);
+        enum obstacle obstacle = try_roll(writer, anew, &number);
         *first = atomic_load_explicit(&writer->log->lock->tail, memory_order_relaxed);
         append_give(writer);
         if (obstacle == OBSTACLE_NONE) return ODM_OK;

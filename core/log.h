@@ -176,9 +176,9 @@ struct log_writer {
  * The caller holds the locks of the stripes. */
 odm_status odm__log_reserve(struct log_writer *writer, uint64_t head, struct append *append, odm_error *error);
 
-/* Goes on in a new segment, if anything stands in the tail's. *first: where its first record goes, or the tail as it was. The
- * caller holds nothing. */
-odm_status odm__log_roll(struct log_writer *writer, uint64_t head, uint64_t *first, odm_error *error);
+/* Goes on in a new segment, if anything stands in the tail's; anew: whatever stands there. *first: where its first record goes,
+ * or the tail as it was. The caller holds nothing. */
+odm_status odm__log_roll(struct log_writer *writer, uint64_t head, bool anew, uint64_t *first, odm_error *error);
 
 /* Fills reserved room: value, key, check B, and last, in one store, what makes it a record. */
 void odm__log_complete(const struct log *log, const struct append *append, const void *key, const void *value);
