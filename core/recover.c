@@ -1,6 +1,7 @@
 /* recover.c - from the files of a map to a state that can be trusted. Contract: recover.h. */
 #include "recover.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -850,6 +851,16 @@ static odm_status sync_copy(const struct rebuild *rebuild, const struct index_fi
     return status;
 }
 
+/* A copier may have left holes where the index was zero; a store to one needs a block, and on a full disk that is a SIGBUS. Of what
+ * lies behind the part in use nothing is ever stored to. */
+static odm_status reserve_copy(const struct index_file *index, odm_error *error)
+{
+    const struct index_header *header = (const void *)index->base;
+    if (odm__os.reserve(index->fd, 0, (off_t)atomic_load(&header->size)) == 0) return ODM_OK;
+    // Where nothing can be reserved, who makes the next segment tells, or has been told that it does not matter.
+    return errno == EOPNOTSUPP ? ODM_OK : odm__fail_os(error, "reserve room for", INDEX_NAME);
+}
+
 /* Makes the lock file that goes with the index of a stamped map. The log goes on at the watermark; in a copy, where anything may
  * stand behind it, in a new segment. */
 static odm_status open_stamped(struct store *store, struct rebuild *rebuild, const struct found_files *found,
@@ -858,6 +869,7 @@ static odm_status open_stamped(struct store *store, struct rebuild *rebuild, con
     bool goes_on = false;
     odm_status status = note_stamped_log(rebuild, &goes_on, error);
     uint64_t tail = rebuild->slot.watermark, spare[SPARES_KEPT] = {0};
+    if (status == ODM_OK && !found->same_files) status = reserve_copy(found->index, error);
     if (status == ODM_OK && (goes_on || !found->same_files)) {
         status = sync_copy(rebuild, found->index, error);
         if (status == ODM_OK) status = seal_log(rebuild, &tail, error);

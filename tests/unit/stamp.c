@@ -432,6 +432,68 @@ Test(stamp, holds_in_a_copy_that_was_only_looked_at)
     ok(odm_close(map));
 }
 
+/* Writes a file anew, with a hole for every page of zeros, as `cp` does. */
+static void make_holes(const char *path)
+{
+    static const char zeros[PAGE];
+    uint64_t size = file_size(path);
+    char *bytes = malloc(size);
+    read_file_at(path, 0, bytes, size);
+    make_file(path, "", 0);
+    cr_assert_eq(truncate(path, (off_t)size), 0);
+    for (uint64_t at = 0; at < size; at += PAGE) {
+        uint64_t part = size - at < PAGE ? size - at : PAGE;
+        if (memcmp(bytes + at, zeros, part) != 0) write_file_at(path, at, bytes + at, part);
+    }
+    free(bytes);
+}
+
+static uint64_t backed_bytes(const char *path)
+{
+    struct stat status;
+    cr_assert_eq(stat(path, &status), 0);
+    return (uint64_t)status.st_blocks * 512;
+}
+
+static int no_room_to_reserve(int fd, off_t offset, off_t size)
+{
+    (void)fd, (void)offset, (void)size;
+    errno = ENOSPC;
+    return -1;
+}
+
+/* A copy may have holes where the map had room reserved, and on a full disk a store to one is a SIGBUS: so they are filled before the
+ * copy is written to, or it is not opened, and nothing is changed. */
+Test(stamp, holds_in_a_copy_with_holes)
+{
+    const char *path = temp_map_path(), *copy = temp_map_path();
+    odm_map *map = open_map(path, .capacity = 500000);
+    put_numbers(map, 1, COUNT, 0);
+    uint64_t size = atomic_load(&map->reader.index.header->size);
+    ok(close_with_stamp(map));
+    copy_tree(path, copy);
+    const char *index = path_of(copy, "index");
+    make_holes(index);
+    cr_assert_lt(backed_bytes(index), size / 2);
+
+    uint64_t digest = tree_digest(copy);
+    odm_error error = {.struct_size = sizeof error};
+    odm__os.reserve = no_room_to_reserve;
+    expect_status(try_open(copy, &error), ODM_E_NO_SPACE);
+    expect_message(error, "index");
+    cr_assert_eq(tree_digest(copy), digest);
+    map = open_map(copy, .flags = ODM_READ_ONLY);
+    expect_stamped_numbers(map);
+    ok(odm_close(map));
+    odm__os.reserve = real_os()->reserve;
+    map = open_map(copy);
+    cr_assert_geq(backed_bytes(index), size);
+    expect_stamped_numbers(map);
+    put_numbers(map, COUNT, 2 * COUNT, 0);
+    expect_numbers(map, 1, 2 * COUNT, 0);
+    ok(odm_close(map));
+}
+
 /* Who only reads, and came in by the stamp, is told by it where the log ends: until somebody writes, for from then on the lock file
  * that he has made tells it. Else a backup lacks all that was written since; once it did. A writer that has gone again has left it,
  * too, and be it on a mount that can not be told from another. */
