@@ -66,6 +66,12 @@ static odm_status index_end_write(const struct index_file *index, const uint64_t
     off_t offset = 0;
     odm_status status = index_end(index, &offset, error);
     if (status != ODM_OK) return status;
+    // Asked first: a write beyond this limit kills the process with SIGXFSZ, though the file is that long already.
+    uint64_t limit = UINT64_MAX;
+    if (odm__os.file_size_limit(&limit) != 0 || (uint64_t)offset + STAMP_SIZE > limit) {
+        errno = EFBIG;
+        return odm__fail_os(error, "write", "index");
+    }
     ssize_t size = odm__os.write_at(index->fd, stamp, STAMP_SIZE, offset);
     if (size == STAMP_SIZE) return ODM_OK;
     if (size >= 0) errno = ENOSPC;

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -356,6 +357,39 @@ Test(stamp, stands_while_nothing_is_written_on_a_full_disk)
     cr_assert(is_stamped(path));
     cr_assert_eq(tail_of(map), tail, "written to while stamped");
     ok(odm_close(map));
+}
+
+static void limit_files_to(rlim_t size)
+{
+    struct rlimit limit;
+    cr_assert_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = size;
+    cr_assert_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* A limit on the size of files that is below the index's keeps a stamp from being withdrawn, and from being put: with a status, for
+ * SIGXFSZ would end the process. */
+Test(stamp, is_neither_withdrawn_nor_put_beyond_a_file_size_limit)
+{
+    const char *path = stamped_map();
+    rlim_t limit = file_size(path_of(path, "index")) - 1;
+    odm_map *map = open_map(path);
+    limit_files_to(limit);
+    expect_status(odm_put(map, "key 0", 5, "1", 1), ODM_E_NO_SPACE);
+    cr_assert_eq(last_error_of(map).os_errno, EFBIG);
+    expect_stamped_numbers(map);
+    cr_assert(is_stamped(path));
+    limit_files_to(RLIM_INFINITY);
+    put(map, "key 0", "1");
+    limit_files_to(limit);
+    expect_status(close_with_stamp(map), ODM_E_NO_SPACE);
+    cr_assert_not(is_stamped(path));
+    limit_files_to(RLIM_INFINITY);
+    map = open_map(path);
+    expect_value(map, "key 0", "1");
+    expect_numbers(map, 1, COUNT, 0);
+    ok(close_with_stamp(map));
+    cr_assert(is_stamped(path));
 }
 
 /* ---- copies ------------------------------------------------------------------------------------------------------- */
