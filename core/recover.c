@@ -1127,7 +1127,10 @@ odm_status odm__recover_look_again(struct store *store, odm_error *error)
     struct found_files found;
     odm_status status = find_trusted(store, &found, error);
     if (status == ODM_OK && found.index != NULL) {
-        if (--store->index->references == 0) odm__index_close(store->index);
+        if (--store->index->references == 0) {
+            odm__recover_leave_private(store, store->index);
+            odm__index_close(store->index);
+        }
         store->index = found.index;
         store->private_index = false;
         store->lock_is_current = found.trusted;
@@ -1138,19 +1141,40 @@ odm_status odm__recover_look_again(struct store *store, odm_error *error)
     return status;
 }
 
-/* Keeps the segments that a private index names mapped until the store is closed: a writer may come and retire them. */
-static odm_status hold_segments_of(const struct rebuild *rebuild, odm_error *error)
+/* Gives back the segments that were kept for a private index. */
+static void release_private_log(struct store *store)
 {
-    struct log *log = (struct log *)(uintptr_t)&rebuild->store->log;
+    struct private_log kept = store->private_log;
+    store->private_log = (struct private_log){.index = NULL};
+    for (size_t i = 0; i < kept.count; ++i) odm__log_release(&store->log, kept.segments[i]);
+    free(kept.segments);
+}
+
+void odm__recover_leave_private(struct store *store, const struct index_file *index)
+{
+    // Slices that were lent, and what iterators name, their handles hold themselves.
+    if (index != store->private_log.index) return;
+    release_private_log(store);
+    odm__directory_close(&store->private_directory);
+}
+
+/* Keeps the segments that a private index names mapped as long as a handle looks through it: a writer may come and retire them. */
+static odm_status hold_segments_of(struct store *store, const struct chain *chain, odm_error *error)
+{
+    struct private_log *kept = &store->private_log;
+    kept->segments = malloc((chain->count + 1) * sizeof *kept->segments);
     odm_status status = ODM_OK;
-    for (size_t i = 0; status == ODM_OK && i < rebuild->chain.count; ++i) {
-        const struct chain_link *link = &rebuild->chain.links[i];
-        struct segment *held;
-        if (link->in_log) status = odm__log_segment(log, link->number, &held, error);
+    if (kept->segments == NULL) status = odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
+    for (size_t i = 0; status == ODM_OK && i < chain->count; ++i) {
+        const struct chain_link *link = &chain->links[i];
+        if (!link->in_log) continue;
+        status = odm__log_segment(&store->log, link->number, &kept->segments[kept->count], error);
+        if (status == ODM_OK) ++kept->count;
         if (status == ODM_NOT_FOUND) {
             status = odm__fail(error, ODM_E_CORRUPT, "log/%011" PRIu64 " has just been removed", link->number);
         }
     }
+    if (status != ODM_OK) release_private_log(store);
     return status;
 }
 
@@ -1162,12 +1186,13 @@ static odm_status build_private_from(struct store *store, const struct meta_slot
     if (status == ODM_OK) status = check_fresh(&rebuild, error);
     if (status == ODM_OK) status = rebuild_index(&rebuild, &store->private_directory, INDEX_NAME, NULL, &index, error);
     if (status == ODM_OK) {
-        status = hold_segments_of(&rebuild, error);
+        status = hold_segments_of(store, &rebuild.chain, error);
         if (status != ODM_OK) odm__index_close(index);
     }
     if (status == ODM_OK) {
         rebuild_report(&rebuild, index, false, true);
         store->index = index;
+        store->private_log.index = index;
         store->private_index = true;
         store->log_end = rebuild.end;
     } else {

@@ -29,6 +29,9 @@ odm_status odm__recover_read_only(struct store *store, odm_error *error);
  * it came in by is gone, it goes by the lock file. */
 odm_status odm__recover_look_again(struct store *store, odm_error *error);
 
+/* Nobody looks through this index any more: if it is the private one, what it was kept with goes. The caller owns the mutex. */
+void odm__recover_leave_private(struct store *store, const struct index_file *index);
+
 /* What the lock file should say of the files as they are. */
 odm_status odm__recover_marks(const struct store *store, int index_fd, int lock_fd, struct marks *marks,
                               odm_error *error);

@@ -139,6 +139,7 @@ static void store_free(struct store *store)
     odm__meta_close(&store->meta);
     odm__log_close(&store->log);
     pthread_mutex_destroy(&store->log.mutex);
+    free(store->private_log.segments);
     odm__directory_close(&store->private_directory);
     odm__directory_close(&store->directory);
     pthread_mutex_destroy(&store->mutex);
@@ -461,6 +462,7 @@ void odm__store_index_release(struct store *store, struct index_file *index)
 {
     pthread_mutex_lock(&store->mutex);
     bool last = --index->references == 0;
+    if (last) odm__recover_leave_private(store, index);
     pthread_mutex_unlock(&store->mutex);
     if (last) odm__index_close(index);
 }

@@ -34,6 +34,11 @@ struct store {
     uint64_t log_end;          // where the log ends, for a private index
     struct directory directory;
     struct directory private_directory; // in memory: where a private index lies
+    struct private_log {
+        const struct index_file *index; // which a private index is that some handle looks through; or NULL
+        struct segment **segments;      // that it names, with a reference on each
+        size_t count;
+    } private_log;
     struct meta meta;
     struct log log;
     pthread_mutex_t mutex;           // guards what follows

@@ -265,6 +265,46 @@ Test(compact, a_private_reader_keeps_its_moment)
     odm_close(map);
 }
 
+/* And what it kept for that is given back when its last handle has gone on: the disk space of the log as it was, and the memory of
+ * the index. Not before; and not what slices lie in that outlive a refresh. */
+Test(compact, a_private_reader_keeps_nothing_of_its_moment_when_it_is_over)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    put_numbers(map, 0, 300, 0);
+    ok(odm_close(map));
+    cr_assert_eq(unlink(path_of(path, "index")), 0);
+    odm_map *reader = open_map(path, .flags = ODM_READ_ONLY), *dup;
+    ok(odm_dup(reader, &dup, NULL));
+    odm_iter *iter;
+    const void *value;
+    size_t size;
+    ok(odm_iter_open(dup, &iter));
+    map = open_map(path);
+    for (unsigned round = 1; round < 50; round++) put_numbers(map, 0, 300, round);
+    ok(odm_compact(map, NULL, NULL));
+    ok(odm_refresh(reader));
+    expect_numbers(reader, 0, 300, 49);
+    cr_assert_gt(statistics_of(reader).unlinked_bytes, 0);
+    expect_numbers(dup, 0, 300, 0);
+    ok(odm_iter_next(iter, NULL, NULL, &value, &size));
+    char first[NUMBER_TEXT_SIZE];
+    cr_assert_lt(size, sizeof first);
+    memcpy(first, value, size);
+
+    size_t descriptors = descriptor_count();
+    ok(odm_refresh(dup));
+    cr_assert_eq(descriptor_count(), descriptors - 2, "the index, or its name, is still there");
+    expect_numbers(dup, 0, 300, 49);
+    cr_assert_eq(memcmp(value, first, size), 0);
+    ok(odm_iter_close(iter));
+    ok(odm_refresh(dup));
+    cr_assert_eq(statistics_of(reader).unlinked_bytes, 0);
+    odm_close(dup);
+    odm_close(reader);
+    odm_close(map);
+}
+
 /* A walk beside compaction returns every key exactly once. */
 Test(compact, a_walk_beside_it_returns_each_key_once)
 {
