@@ -56,16 +56,21 @@ void odm__job_end(struct odm_map *map)
 
 /* ---- the log -------------------------------------------------------------------------------------------------------- */
 
-/* Whether what writers share can be believed by now. */
-static odm_status look_for_lock(struct odm_map *map, bool *current)
+/* Once the stamp is gone that this handle came in by, what writers share is to be believed. */
+static odm_status look_for_lock(struct odm_map *map)
 {
     struct store *store = map->store;
     struct index_file *index;
     odm_status status = odm__store_index(store, &index, &map->error); // It looks.
     if (status != ODM_OK) return status;
     odm__store_index_release(store, index);
-    *current = store->lock_is_current;
-    return ODM_OK;
+    if (store->lock_is_current) return ODM_OK;
+    // Who went by the watermark would leave out, without a word, what was written since.
+    return odm__fail(
+        &map->error, ODM_E_BUSY,
+        "%s is just being rebuilt, or that was broken off, so it can not be told where its log ends: try again, "
+        "or open it anew",
+        store->path);
 }
 
 /* What writers share says where the log ends, if this handle can see it; else what the index was built from. */
@@ -82,13 +87,12 @@ odm_status odm__job_tail(struct odm_map *map, uint64_t *tail)
     }
     if (!store->lock_is_current) {
         struct meta_slot slot;
-        bool current = false;
         odm_status status = odm__meta_read_slot(&store->meta, &slot, &map->error);
-        if (status == ODM_OK) *tail = slot.watermark;
-        // Under a stamp nothing is written.
-        bool stamped = status == ODM_OK && (slot.stamp[0] | slot.stamp[1]) != 0;
-        if (status == ODM_OK && !stamped) status = look_for_lock(map, &current);
-        if (status != ODM_OK || !current) return status;
+        if (status != ODM_OK) return status;
+        *tail = slot.watermark;
+        if ((slot.stamp[0] | slot.stamp[1]) != 0) return ODM_OK; // Under it nothing is written.
+        status = look_for_lock(map);
+        if (status != ODM_OK) return status;
     }
     int fd;
     odm_status status = odm__file_open(&store->directory, "lock", false, &fd, &map->error);

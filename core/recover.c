@@ -1163,8 +1163,8 @@ static odm_status hold_segments_of(struct store *store, const struct chain *chai
 {
     struct private_log *kept = &store->private_log;
     kept->segments = malloc((chain->count + 1) * sizeof *kept->segments);
+    if (kept->segments == NULL) return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
     odm_status status = ODM_OK;
-    if (kept->segments == NULL) status = odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
     for (size_t i = 0; status == ODM_OK && i < chain->count; ++i) {
         const struct chain_link *link = &chain->links[i];
         if (!link->in_log) continue;

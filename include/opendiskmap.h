@@ -477,7 +477,7 @@ ODM_API odm_status odm_compact(odm_map *map, odm_progress *progress, odm_error *
  *   ODM_DONE          finished, and all is sound
  *   ODM_E_CORRUPT     finished, and something is damaged: *report says how much, the message what the first is and where
  *   ODM_E_INVALID     struct_size is not set, or the work has ended (see above)
- *   ODM_E_BUSY        a live writer held a stripe for longer than wait_ms
+ *   ODM_E_BUSY        a live writer held a stripe for longer than wait_ms; read-only, and the map is just being rebuilt
  *   ODM_E_NO_MEMORY, ODM_E_IO */
 ODM_API odm_status odm_verify(odm_map *map, odm_report *report, odm_progress *progress, odm_error *error);
 
@@ -492,7 +492,7 @@ ODM_API odm_status odm_verify(odm_map *map, odm_report *report, odm_progress *pr
  *   ODM_EXISTS        there is a map at `path`
  *   ODM_E_INVALID     `path` is no directory or has other files in it; struct_size is not set; the work has ended (see above)
  *   ODM_E_CORRUPT     a damaged record, which is named
- *   ODM_E_BUSY        another backup is just being made there
+ *   ODM_E_BUSY        another backup is just being made there; read-only, and the map is just being rebuilt
  *   ODM_E_UNSUPPORTED `path` lies on a network or layered file system, and the map was opened without ODM_ANY_FILE_SYSTEM
  *   ODM_E_NO_SPACE, ODM_E_NO_MEMORY, ODM_E_IO */
 ODM_API odm_status odm_backup(odm_map *map, const char *path, odm_progress *progress, odm_error *error);

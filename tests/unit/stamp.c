@@ -566,6 +566,30 @@ Test(stamp, tells_who_came_in_by_it_when_it_is_gone)
     }
 }
 
+/* Between the two, while somebody rebuilds, nothing tells where the log ends: then a backup is refused, rather than made without what
+ * was written since. Method: a writer that has spoiled the marks, and died. */
+Test(stamp, tells_nobody_where_the_log_ends_when_it_is_gone)
+{
+    const char *path = temp_map_path(), *backup = temp_map_path();
+    copy_tree(stamped_map(), path);
+    odm_map *reader = open_map(path, .flags = ODM_READ_ONLY), *again;
+    odm_map *writer = open_map(path);
+    put_numbers(writer, COUNT, 2 * COUNT, 0);
+    writer->store->client.file->marks.index_inode = 0;
+    ok(odm_close(writer));
+    expect_status(odm_backup(reader, backup, NULL, NULL), ODM_E_BUSY);
+    expect_status(odm_verify(reader, NULL, NULL, NULL), ODM_E_BUSY);
+    ok(odm_refresh(reader));
+    expect_numbers(reader, 1, 2 * COUNT, 0);
+    ok(odm_close(open_map(path)));
+    ok(odm_verify(reader, NULL, NULL, NULL));
+    ok(odm_backup(reader, backup, NULL, NULL));
+    again = open_map(backup, .flags = ODM_READ_ONLY);
+    expect_numbers(again, 1, 2 * COUNT, 0);
+    ok(odm_close(again));
+    ok(odm_close(reader));
+}
+
 /* A map that is verified through such a handle is sound, though the stamp goes on the way: it is no longer nobody who writes.
  * Method: keys go and others come, so that the stripe has as many at the end as it had at the begin; but not as many are met. */
 Test(stamp, does_not_make_damage_of_what_is_written_when_it_is_gone)
