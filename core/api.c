@@ -353,7 +353,7 @@ odm_status odm_clear(odm_map *map, odm_error *error)
 uint64_t odm_count(odm_map *map)
 {
     struct index_totals totals;
-    if (map == NULL || atomic_load(&map->store->forked)) return 0;
+    if (map == NULL || check_not_forked(map) != ODM_OK) return 0;
     if (odm__reader_is_stale(&map->reader) && odm__reader_renew(&map->reader, &map->error) != ODM_OK) return 0;
     return odm__index_totals(&map->reader.index, false, &totals, &map->error) == ODM_OK ? totals.count : 0;
 }
