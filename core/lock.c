@@ -192,21 +192,21 @@ bool odm__lock_is_mine(const struct lock_client *client, struct lock_line *lock)
 
 enum { META_LOCK_BYTE = 0 };
 
-static odm_status file_lock(int fd, int command, short type, bool *taken, odm_error *error)
+static odm_status file_lock(int fd, short type, bool *taken, odm_error *error)
 {
-    *taken = odm__os.lock(fd, command, type, META_LOCK_BYTE, 1, NULL) == 0;
+    *taken = odm__os.lock(fd, F_OFD_SETLK, type, META_LOCK_BYTE, 1, NULL) == 0;
     if (*taken || errno == EAGAIN || errno == EACCES) return ODM_OK;
     return odm__fail_os(error, "lock", "meta");
 }
 
 odm_status odm__file_lock_exclusive(int fd, bool *taken, odm_error *error)
 {
-    return file_lock(fd, F_OFD_SETLK, F_WRLCK, taken, error);
+    return file_lock(fd, F_WRLCK, taken, error);
 }
 
-odm_status odm__file_lock_shared(int fd, bool wait, bool *taken, odm_error *error)
+odm_status odm__file_lock_shared(int fd, bool *taken, odm_error *error)
 {
-    return file_lock(fd, wait ? F_OFD_SETLKW : F_OFD_SETLK, F_RDLCK, taken, error);
+    return file_lock(fd, F_RDLCK, taken, error);
 }
 
 void odm__file_unlock(int fd)

@@ -57,9 +57,9 @@ bool odm__lock_is_at_rest(struct lock_line *lock);
 bool odm__lock_is_mine(const struct lock_client *client, struct lock_line *lock);
 
 /* The kernel's locks on one byte of meta: writers hold it shared, who opens or rebuilds holds it exclusively.
- * *taken tells whether it was had; only `wait` waits. */
+ * *taken tells whether it was had. None waits: who sleeps for a lock can not let a fork pass. */
 odm_status odm__file_lock_exclusive(int fd, bool *taken, odm_error *error);
-odm_status odm__file_lock_shared(int fd, bool wait, bool *taken, odm_error *error);
+odm_status odm__file_lock_shared(int fd, bool *taken, odm_error *error);
 void odm__file_unlock(int fd);
 /* Whether some other descriptor holds it, and how. */
 enum file_lock_state { FILE_UNLOCKED, FILE_LOCKED_SHARED, FILE_LOCKED_EXCLUSIVE };

@@ -1041,11 +1041,26 @@ static void pause_ms(unsigned ms)
     nanosleep(&time, NULL);
 }
 
+/* While this one waits for a file lock, forks pass: whoever has it may be waiting for a fork that waits for this store.
+ * So do other threads of a child made by fork, which then attach in our stead: between two tries nothing is half
+ * done. */
+static void pause_and_let_pass(struct store *store, unsigned ms)
+{
+    pthread_mutex_unlock(&store->mutex);
+    pause_ms(ms);
+    pthread_mutex_lock(&store->mutex);
+}
+
+static odm_status just_being_made(const struct store *store, odm_error *error)
+{
+    return odm__fail(error, ODM_E_BUSY, "%s is just being made or rebuilt", store->path);
+}
+
 odm_status odm__recover_writable(struct store *store, uint32_t wait_ms, odm_error *error)
 {
     uint64_t since_ns = odm__os.now_ns();
     uint64_t patience_ms = wait_ms == UINT32_MAX ? 200 : wait_ms == 0 ? 30 * 1000 : wait_ms;
-    for (unsigned attempt = 0;; ++attempt) {
+    for (unsigned attempt = 0; !atomic_load(&store->attached); ++attempt) {
         bool taken = false, joined = false;
         odm_status status = odm__file_lock_exclusive(store->meta.fd, &taken, error);
         if (status != ODM_OK) return status;
@@ -1055,27 +1070,25 @@ odm_status odm__recover_writable(struct store *store, uint32_t wait_ms, odm_erro
                 odm__file_unlock(store->meta.fd);
                 return status;
             }
-            status = odm__file_lock_shared(store->meta.fd, false, &taken, error);
+            status = odm__file_lock_shared(store->meta.fd, &taken, error);
             return status == ODM_OK ? attach(store, error) : status;
         }
         // Somebody is attached, or opening. Who opens may be rebuilding for long: wait as long as he lives.
-        status = odm__file_lock_shared(store->meta.fd, false, &taken, error);
-        if (status == ODM_OK && !taken && wait_ms == UINT32_MAX) {
-            return odm__fail(error, ODM_E_BUSY, "%s is just being made or rebuilt", store->path);
-        }
-        if (status == ODM_OK && !taken) status = odm__file_lock_shared(store->meta.fd, true, &taken, error);
-        if (status == ODM_OK) status = join(store, &joined, error);
+        status = odm__file_lock_shared(store->meta.fd, &taken, error);
+        if (status == ODM_OK && !taken && wait_ms == UINT32_MAX) return just_being_made(store, error);
+        if (status == ODM_OK && taken) status = join(store, &joined, error);
         if (status == ODM_OK && joined) return attach(store, error);
         // All that opened before us have died or failed; and now some of us hold the lock shared and none can have it alone.
         odm__file_unlock(store->meta.fd);
         if (status != ODM_OK) return status;
-        if (odm__os.now_ns() - since_ns > patience_ms * 1000000U) {
+        if (taken && odm__os.now_ns() - since_ns > patience_ms * 1000000U) {
             return odm__fail(error, ODM_E_BUSY,
                              "%s is held by a client whose index or lock file is not the one that is there",
                              store->path);
         }
-        pause_ms(1 + (attempt * 7 + (unsigned)store->meta.fd * 3) % 20);
+        pause_and_let_pass(store, 1 + (attempt * 7 + (unsigned)store->meta.fd * 3) % 20);
     }
+    return ODM_OK;
 }
 
 /* ---- opening for reading ------------------------------------------------------------------------------------------ */
@@ -1218,7 +1231,7 @@ static odm_status build_private(struct store *store, odm_error *error)
     }
 }
 
-odm_status odm__recover_read_only(struct store *store, odm_error *error)
+odm_status odm__recover_read_only(struct store *store, uint32_t wait_ms, odm_error *error)
 {
     for (unsigned attempt = 0;; ++attempt) {
         enum file_lock_state state;
@@ -1226,7 +1239,8 @@ odm_status odm__recover_read_only(struct store *store, odm_error *error)
         if (status != ODM_OK) return status;
         // Somebody is opening it: in a moment, or after a rebuild, there is an index that can be trusted.
         if (state == FILE_LOCKED_EXCLUSIVE) {
-            pause_ms(1 + attempt % 20);
+            if (wait_ms == UINT32_MAX) return just_being_made(store, error);
+            pause_and_let_pass(store, 1 + attempt % 20);
             continue;
         }
         (void)odm__os.identify_name(store->directory.fd, INDEX_NAME, &store->index_seen);

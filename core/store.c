@@ -51,6 +51,17 @@ static void fork_spoil(struct store *store)
     atomic_fetch_add(&header->recycled, 1);
 }
 
+/* A mapping keeps a descriptor's locks alive just as a copy of the descriptor does. */
+static void file_locks_drop(struct store *store)
+{
+    if (store->client.file != NULL) odm__file_unmap(store->client.file, sizeof *store->client.file);
+    if (store->lock_fd >= 0) odm__os.close(store->lock_fd);
+    odm__meta_close(&store->meta);
+    store->lock_fd = -1;
+    store->client.file = NULL;
+    store->log.lock = NULL;
+}
+
 /* The child lets go of the descriptors whose file locks tell that the parent lives. */
 static void fork_child(void)
 {
@@ -62,17 +73,12 @@ static void fork_child(void)
             fork_spoil(store);
             continue;
         }
-        // A store that a thread of the parent is just opening has locks, too; nobody will use it here.
-        if (!atomic_load(&store->attached) && !store->opening) continue;
+        // A store that a thread of the parent is just opening has locks, too; nobody will use it here. One that is just
+        // being attached may have no lock yet: through a shared descriptor each would take the other's for its own.
+        if (store->read_only && !store->opening) continue;
         atomic_store(&store->attached, false);
         atomic_store(&store->may_write, false);
-        if (store->lock_fd >= 0) close(store->lock_fd);
-        if (store->meta.fd >= 0) close(store->meta.fd);
-        store->lock_fd = store->meta.fd = -1;
-        // A mapping keeps the descriptor's locks alive just as a copy of the descriptor does.
-        if (store->client.file != NULL) munmap(store->client.file, sizeof *store->client.file);
-        store->client.file = NULL;
-        store->log.lock = NULL;
+        file_locks_drop(store);
     }
     fork_unlock();
 }
@@ -134,9 +140,6 @@ static struct store *store_new(const char *path, const odm_options *options)
 static void store_free(struct store *store)
 {
     if (store->index != NULL) odm__index_close(store->index);
-    if (store->client.file != NULL) odm__file_unmap(store->client.file, sizeof *store->client.file);
-    if (store->lock_fd >= 0) odm__os.close(store->lock_fd);
-    odm__meta_close(&store->meta);
     odm__log_close(&store->log);
     pthread_mutex_destroy(&store->log.mutex);
     free(store->private_log.segments);
@@ -160,6 +163,8 @@ void odm__store_release(struct store *store)
     if (last) {
         struct store **link = &registry;
         while (*link != NULL && *link != store) link = &(*link)->next;
+        // No fork may come between: a child would keep locks that its handler does not know of.
+        file_locks_drop(store);
         if (*link == store) *link = store->next;
     }
     pthread_mutex_unlock(&registry_mutex);
@@ -343,7 +348,7 @@ static odm_status open_trusted(struct store *store, const odm_options *options, 
     odm_status status =
         odm__log_open(&store->log, &store->directory, &store->meta.fixed, !store->read_only, false, error);
     if (status != ODM_OK) return status;
-    return store->read_only ? odm__recover_read_only(store, error)
+    return store->read_only ? odm__recover_read_only(store, options->wait_ms, error)
                             : odm__recover_writable(store, options->wait_ms, error);
 }
 

@@ -5,7 +5,8 @@
  *
  * What always holds: a store that writes holds a shared file lock on meta and an attach number, but in a child made by
  * fork, where it gets new ones at its first write. The child must not keep the parent's: a file lock lives as long as any
- * copy of the descriptor.
+ * copy of the descriptor. So a store has file locks only while it is in the registry, takes them under its mutex, and
+ * waits for them without.
  *
  * Threads: everything here may be called by any thread; a handle keeps its reference.
  */

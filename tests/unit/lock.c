@@ -459,13 +459,13 @@ Test(lock, meta_is_locked_shared_or_exclusively)
     cr_assert_eq(state, FILE_UNLOCKED);
     ok(odm__file_lock_exclusive(a, &taken, NULL));
     cr_assert(taken);
-    ok(odm__file_lock_shared(b, false, &taken, NULL));
+    ok(odm__file_lock_shared(b, &taken, NULL));
     cr_assert_not(taken);
     ok(odm__file_lock_state(c, &state, NULL));
     cr_assert_eq(state, FILE_LOCKED_EXCLUSIVE);
-    ok(odm__file_lock_shared(a, false, &taken, NULL));
+    ok(odm__file_lock_shared(a, &taken, NULL));
     cr_assert(taken);
-    ok(odm__file_lock_shared(b, true, &taken, NULL));
+    ok(odm__file_lock_shared(b, &taken, NULL));
     cr_assert(taken);
     ok(odm__file_lock_exclusive(c, &taken, NULL));
     cr_assert_not(taken);

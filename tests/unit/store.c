@@ -2,9 +2,12 @@
 #include "store.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -388,6 +391,200 @@ Test(store, a_child_does_not_keep_its_dead_parent_alive)
     odm_close(forked.map);
 }
 
+/* Nobody holds a file lock on the map, though a child of this process lives that was forked when one was held. */
+static void expect_unlocked(const char *path)
+{
+    enum file_lock_state state;
+    int meta_fd = open(path_of(path, "meta"), O_RDWR | O_CLOEXEC),
+        lock_fd = open(path_of(path, "lock"), O_RDWR | O_CLOEXEC);
+    ok(odm__file_lock_state(meta_fd, &state, NULL));
+    cr_assert_eq(state, FILE_UNLOCKED);
+    cr_assert_not(odm__lock_anyone_attached(lock_fd));
+    close(meta_fd);
+    close(lock_fd);
+}
+
+static void live_on(void *context)
+{
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    atomic_store((_Atomic int *)context, 1);
+    for (;;) pause();
+}
+
+/* A child that does nothing, and has let go of what its fork handler lets go of. */
+static pid_t start_idle_child(void)
+{
+    _Atomic int *state = shared_memory(sizeof *state);
+    pid_t child = start_child(live_on, (void *)state);
+    wait_for(state, 1);
+    return child;
+}
+
+static void *index_base;
+static pid_t living;
+
+static int fork_and_unmap(void *base, size_t size)
+{
+    if (base == index_base) living = start_idle_child();
+    return real_os()->unmap(base, size);
+}
+
+/* A child does not keep the map locked that was forked while another thread was just closing it.
+ * Method: fork when the store is known to nobody any more, but its mappings are there. */
+Test(store, a_child_of_a_close_does_not_keep_the_map_locked)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    put_numbers(map, 0, 20, 0);
+    ok(odm_compact(map, NULL, NULL)); // So that it is stamped, under the exclusive lock.
+    index_base = map->store->index->base;
+    odm__os.unmap = fork_and_unmap;
+    ok(odm_close(map));
+    odm__os = *real_os();
+    cr_assert_neq(living, 0);
+    expect_unlocked(path);
+    map = open_map(path, .wait_ms = UINT32_MAX);
+    expect_numbers(map, 0, 20, 0);
+    ok(odm_close(map));
+    kill_child(living);
+}
+
+/* ---- a fork while somebody waits for a file lock ---------------------------------------------------------------- */
+
+static _Atomic int looks;  // calls for locks
+static _Atomic int claims; // of attach numbers
+
+static int lock_watched(int fd, int command, short type, off_t at, off_t size, short *type_found)
+{
+    atomic_fetch_add(&looks, 1);
+    int result = real_os()->lock(fd, command, type, at, size, type_found);
+    if (result == 0 && command == F_OFD_SETLK && type == F_WRLCK && at != 0) atomic_fetch_add(&claims, 1);
+    return result;
+}
+
+/* From here on the locks of this process are watched. */
+static void watch_locks(void)
+{
+    atomic_store(&looks, 0);
+    atomic_store(&claims, 0);
+    odm__os.lock = lock_watched;
+}
+
+/* Until somebody has found `meta` locked, and asks or sleeps for it. */
+static void wait_for_looks(int count)
+{
+    while (atomic_load(&looks) < count) usleep(1000);
+}
+
+/* Holds the file lock on `meta` as another opener would. */
+static int hold_meta(const char *path)
+{
+    int fd = open(path_of(path, "meta"), O_RDWR | O_CLOEXEC);
+    bool taken;
+    ok(odm__file_lock_exclusive(fd, &taken, NULL));
+    cr_assert(taken);
+    return fd;
+}
+
+struct late_open {
+    const char *path;
+    uint32_t flags;
+    odm_map *map;
+};
+
+static void *open_late(void *context)
+{
+    struct late_open *late = context;
+    late->map = open_map(late->path, .flags = late->flags);
+    return NULL;
+}
+
+/* A fork does not wait for a thread that waits for a file lock: whoever has it may be waiting for the fork. And the
+ * child does not keep what the thread gets afterwards. */
+Test(store, a_fork_does_not_wait_for_who_waits_for_a_file_lock, .timeout = 20)
+{
+    const char *path = temp_map_path();
+    odm_map *map = open_map(path);
+    put_numbers(map, 0, 20, 0);
+    ok(odm_close(map));
+    for (int i = 0; i < 2; i++) {
+        struct late_open late = {.path = path, .flags = i == 0 ? 0 : ODM_READ_ONLY};
+        int meta_fd = hold_meta(path);
+        watch_locks();
+        pthread_t thread;
+        cr_assert_eq(pthread_create(&thread, NULL, open_late, &late), 0);
+        wait_for_looks(3);
+        pid_t child = start_idle_child();
+        odm__file_unlock(meta_fd);
+        pthread_join(thread, NULL);
+        odm__os = *real_os();
+        expect_numbers(late.map, 0, 20, 0);
+        ok(odm_close(late.map));
+        expect_unlocked(path);
+        close(meta_fd);
+        kill_child(child);
+    }
+}
+
+struct attaching {
+    odm_map *maps[3];
+    _Atomic int *state;
+};
+
+static void *put_late(void *context)
+{
+    must(odm_put(context, "child", 5, "1", 1) == ODM_OK);
+    return NULL;
+}
+
+static void attach_and_fork(void *context)
+{
+    struct attaching *attaching = context;
+    atomic_store(attaching->state, 1);
+    wait_for(attaching->state, 2);
+    watch_locks();
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++) must(pthread_create(&threads[i], NULL, put_late, attaching->maps[i]) == 0);
+    wait_for_looks(8);
+    pid_t grandchild = fork();
+    must(grandchild >= 0);
+    if (grandchild == 0) {
+        must(attaching->maps[2]->store->meta.fd < 0);
+        must(odm_put(attaching->maps[2], "grandchild", 10, "1", 1) == ODM_OK);
+        wait_for(attaching->state, 4);
+        _exit(0);
+    }
+    atomic_store(attaching->state, 3);
+    for (int i = 0; i < 2; i++) pthread_join(threads[i], NULL);
+    must(atomic_load(&claims) == 1); // Who had to wait for the other has found it done.
+    must(odm_get(attaching->maps[0], "child", 5, NULL, NULL) == ODM_OK);
+    atomic_store(attaching->state, 4);
+    int status;
+    must(waitpid(grandchild, &status, 0) == grandchild && status == 0);
+}
+
+/* The same where threads of a child wait to attach anew: a fork passes, and has no part in what they get. */
+Test(store, a_fork_does_not_wait_for_who_attaches_anew, .timeout = 20)
+{
+    const char *path = temp_map_path();
+    struct attaching attaching = {.maps = {open_map(path)}, .state = shared_memory(sizeof(int))};
+    for (int i = 1; i < 3; i++) ok(odm_dup(attaching.maps[0], &attaching.maps[i], NULL));
+    put_numbers(attaching.maps[0], 0, 20, 0);
+    pid_t child = start_child(attach_and_fork, &attaching);
+    wait_for(attaching.state, 1);
+    for (int i = 0; i < 3; i++) ok(odm_close(attaching.maps[i]));
+    int meta_fd = hold_meta(path);
+    atomic_store(attaching.state, 2);
+    wait_for(attaching.state, 3);
+    close(meta_fd);
+    expect_child_succeeds(child);
+    odm_map *map = open_map(path);
+    expect_value(map, "child", "1");
+    expect_value(map, "grandchild", "1");
+    expect_numbers(map, 0, 20, 0);
+    ok(odm_close(map));
+}
+
 /* ---- whose files are trusted --------------------------------------------------------------------------------------- */
 
 static void write_and_be_killed(void *context)
@@ -618,8 +815,11 @@ Test(store, an_open_that_must_not_wait_is_told)
     uint64_t digest = tree_digest(path);
     expect_status(try_open(path, &error, .wait_ms = UINT32_MAX), ODM_E_BUSY);
     expect_message(error, path);
+    expect_status(try_open(path, &error, .flags = ODM_READ_ONLY, .wait_ms = UINT32_MAX), ODM_E_BUSY);
+    expect_message(error, path);
     cr_assert_eq(tree_digest(path), digest);
     odm__file_unlock(meta.fd);
+    odm_close(open_map(path, .flags = ODM_READ_ONLY, .wait_ms = UINT32_MAX));
     map = open_map(path, .wait_ms = UINT32_MAX);
     expect_value(map, "a", "1");
     odm_close(map);
