@@ -1157,10 +1157,13 @@ odm_status odm__recover_look_again(struct store *store, odm_error *error)
 /* Gives back the segments that were kept for a private index. */
 static void release_private_log(struct store *store)
 {
-    struct private_log kept = store->private_log;
-    store->private_log = (struct private_log){.index = NULL};
-    for (size_t i = 0; i < kept.count; ++i) odm__log_release(&store->log, kept.segments[i]);
-    free(kept.segments);
+    store->private_log.index = NULL;
+    while (store->private_log.held != NULL) {
+        struct held_segment *held = store->private_log.held;
+        store->private_log.held = held->next;
+        odm__log_release(&store->log, held->segment);
+        free(held);
+    }
 }
 
 void odm__recover_leave_private(struct store *store, const struct index_file *index)
@@ -1174,21 +1177,23 @@ void odm__recover_leave_private(struct store *store, const struct index_file *in
 /* Keeps the segments that a private index names mapped as long as a handle looks through it: a writer may come and retire them. */
 static odm_status hold_segments_of(struct store *store, const struct chain *chain, odm_error *error)
 {
-    struct private_log *kept = &store->private_log;
-    kept->segments = malloc((chain->count + 1) * sizeof *kept->segments);
-    if (kept->segments == NULL) return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
-    odm_status status = ODM_OK;
-    for (size_t i = 0; status == ODM_OK && i < chain->count; ++i) {
+    for (size_t i = 0; i < chain->count; ++i) {
         const struct chain_link *link = &chain->links[i];
         if (!link->in_log) continue;
-        status = odm__log_segment(&store->log, link->number, &kept->segments[kept->count], error);
-        if (status == ODM_OK) ++kept->count;
+        struct held_segment *held = malloc(sizeof *held);
+        if (held == NULL) return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
+        odm_status status = odm__log_segment(&store->log, link->number, &held->segment, error);
         if (status == ODM_NOT_FOUND) {
             status = odm__fail(error, ODM_E_CORRUPT, "log/%011" PRIu64 " has just been removed", link->number);
         }
+        if (status != ODM_OK) {
+            free(held);
+            return status;
+        }
+        held->next = store->private_log.held;
+        store->private_log.held = held;
     }
-    if (status != ODM_OK) release_private_log(store);
-    return status;
+    return ODM_OK;
 }
 
 static odm_status build_private_from(struct store *store, const struct meta_slot *slot, odm_error *error)
@@ -1200,7 +1205,10 @@ static odm_status build_private_from(struct store *store, const struct meta_slot
     if (status == ODM_OK) status = rebuild_index(&rebuild, &store->private_directory, INDEX_NAME, NULL, &index, error);
     if (status == ODM_OK) {
         status = hold_segments_of(store, &rebuild.chain, error);
-        if (status != ODM_OK) odm__index_close(index);
+        if (status != ODM_OK) {
+            release_private_log(store);
+            odm__index_close(index);
+        }
     }
     if (status == ODM_OK) {
         rebuild_report(&rebuild, index, false, true);

@@ -139,10 +139,10 @@ static struct store *store_new(const char *path, const odm_options *options)
 
 static void store_free(struct store *store)
 {
+    odm__recover_leave_private(store, store->index);
     if (store->index != NULL) odm__index_close(store->index);
     odm__log_close(&store->log);
     pthread_mutex_destroy(&store->log.mutex);
-    free(store->private_log.segments);
     odm__directory_close(&store->private_directory);
     odm__directory_close(&store->directory);
     pthread_mutex_destroy(&store->mutex);

@@ -37,8 +37,7 @@ struct store {
     struct directory private_directory; // in memory: where a private index lies
     struct private_log {
         const struct index_file *index; // which a private index is that some handle looks through; or NULL
-        struct segment **segments;      // that it names, with a reference on each
-        size_t count;
+        struct held_segment *held;      // the segments that it names
     } private_log;
     struct meta meta;
     struct log log;
