@@ -19,8 +19,8 @@ seconds=900 # of a suite; then it hangs
 
 # Those that are fast first. Short counts: what takes a campaign to be noticed is not noticed.
 suites=${ODM_MUTATION_SUITES:-'unit_log unit_index unit_lock unit_map unit_meta unit_reader unit_sync unit_store unit_file
-    unit_compact unit_walk crash_reboot crash_power fuzz_operations fuzz_recovery fuzz_index fuzz_lock fuzz_meta unit_batch
-    unit_verify unit_backup model_model concurrency_kill concurrency_histories crash_fail concurrency_threads
+    unit_compact unit_walk unit_stamp crash_reboot crash_power fuzz_operations fuzz_recovery fuzz_index fuzz_lock fuzz_meta
+    unit_batch unit_verify unit_backup model_model concurrency_kill concurrency_histories crash_fail concurrency_threads
     hostile_files concurrency_processes concurrency_step_kill'}
 export ODM_TEST_KILLS="${ODM_TEST_KILLS:-200}" ODM_TEST_STEPS="${ODM_TEST_STEPS:-250}"
 
