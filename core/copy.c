@@ -401,8 +401,9 @@ odm_status odm__copy_segment(struct copy *copy, const struct segment *segment, u
     copy->segment_number = segment->number;
     copy->buffer_offset = copy->buffered = 0;
     struct segment_header header;
-    // The first keeps its place in the map's history; the others follow what was copied.
-    if (predecessor_end == 0) copy->position = odm__segment_position(segment, address_make(segment->number, 0));
+    // The first keeps its place in the map's history, if it is known; the others follow what was copied.
+    if (predecessor_end == 0 && odm__segment_is_whole(&copy->target.log, segment))
+        copy->position = odm__segment_position(segment, address_make(segment->number, 0));
     odm__segment_header(&copy->target.log, segment, predecessor_end, copy->position, &header);
     return copy_append(copy, &header, sizeof header, error);
 }

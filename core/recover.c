@@ -168,6 +168,27 @@ static odm_status find_files(const struct store *store, bool attached, struct fo
     return ODM_OK;
 }
 
+odm_status odm__recover_tail(const struct store *store, uint64_t *tail, odm_error *error)
+{
+    struct found_files found = {.lock_fd = -1};
+    *tail = 0;
+    // Unlike in find_files, a want of memory or descriptors is told: with no tail less of the map would be kept.
+    odm_status status = odm__index_open(&store->directory, INDEX_NAME, &store->meta.fixed, false, &found.index, error);
+    if (status != ODM_OK) found.index = NULL;
+    if (status == ODM_OK) status = odm__file_open(&store->directory, LOCK_NAME, false, &found.lock_fd, error);
+    if (status == ODM_OK) status = lock_load(found.lock_fd, false, &found.lock, error);
+    struct marks now;
+    if (status == ODM_OK) status = odm__recover_marks(store, found.index->fd, found.lock_fd, &now, error);
+    if (status == ODM_OK) {
+        const struct marks *then = &found.lock->marks;
+        bool trusted =
+            same_files(then, &now) && same_boot(then, &now) && all_is_known(&now) && then->mount_id == now.mount_id;
+        if (trusted) *tail = atomic_load(&found.lock->tail);
+    }
+    found_close(&found, false);
+    return status == ODM_NOT_FOUND || status == ODM_E_CORRUPT ? ODM_OK : status;
+}
+
 /* ---- reading the log ---------------------------------------------------------------------------------------------- */
 
 /* Where a rebuild reads, what it builds, and what it found. */

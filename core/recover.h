@@ -32,6 +32,9 @@ odm_status odm__recover_look_again(struct store *store, odm_error *error);
 /* Nobody looks through this index any more: if it is the private one, what it was kept with goes. The caller owns the mutex. */
 void odm__recover_leave_private(struct store *store, const struct index_file *index);
 
+/* Where the log ends, as the lock file says, if that can be believed as it is: nothing was lost since. Else 0. */
+odm_status odm__recover_tail(const struct store *store, uint64_t *tail, odm_error *error);
+
 /* What the lock file should say of the files as they are. */
 odm_status odm__recover_marks(const struct store *store, int index_fd, int lock_fd, struct marks *marks,
                               odm_error *error);

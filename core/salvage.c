@@ -19,9 +19,11 @@ struct salvage {
     struct chain chain;
     struct copy *copy;
     struct copy_report report;
+    uint64_t bound;    // all below it was part of the log: behind damage one reads on. UINT64_MAX: nobody knows
     uint64_t head;     // of what is kept
     uint64_t end;      // of the copy's log
     uint64_t position; // of the end, as the damaged log's headers tell
+    uint64_t rest;     // bytes that stand behind the end in its segment
 };
 
 static void note_left_out(struct salvage *salvage, uint64_t address, uint64_t bytes)
@@ -59,6 +61,11 @@ static odm_status source_open(struct salvage *salvage, const char *path, const o
     if (odm__meta_read_slot(&source->meta, &salvage->slot, NULL) != ODM_OK || salvage->slot.head == 0) {
         salvage->slot = (struct meta_slot){.watermark = UINT64_MAX};
     }
+    // Without power loss the log goes on to its tail, whether it was synced or not.
+    uint64_t tail = 0;
+    status = odm__recover_tail(source, &tail, error);
+    if (status != ODM_OK) return status;
+    salvage->bound = tail > salvage->slot.watermark ? tail : salvage->slot.watermark;
     return odm__log_chain(&source->log, salvage->slot.head, &salvage->chain, error);
 }
 
@@ -71,6 +78,88 @@ static void source_close(struct salvage *salvage)
     odm__directory_close(&salvage->source.directory);
 }
 
+/* ---- where things stand -------------------------------------------------------------------------------------------- */
+
+/* What stood before a segment since the map was made: by its own header or, if that is lost, by its successor's. */
+static bool start_of_segment(const struct salvage *salvage, uint64_t number, uint64_t *position)
+{
+    bool known = false;
+    for (size_t i = 0; i < salvage->chain.count; ++i) {
+        const struct chain_link *link = &salvage->chain.links[i];
+        if (!link->whole || link->number < number) continue;
+        uint64_t before = link->number == number ? 0 : address_offset(link->predecessor_end);
+        bool tells = link->number == number || address_number(link->predecessor_end) == number;
+        if (!tells || link->position < before) continue;
+        *position = link->position - before;
+        known = true;
+        if (link->number == number) break;
+    }
+    return known;
+}
+
+/* Where the log leaves a segment whose successor is lost: as many bytes stand in it as are missing before the next
+ * that is known. */
+static uint64_t end_by_position(const struct salvage *salvage, const struct segment *segment)
+{
+    uint64_t start, next = UINT64_MAX, next_start = 0;
+    for (size_t i = 0; i < salvage->chain.count; ++i) {
+        const struct chain_link *link = &salvage->chain.links[i];
+        if (!link->whole || link->number <= segment->number) continue;
+        uint64_t before = address_number(link->predecessor_end), at = address_offset(link->predecessor_end);
+        bool tells = before > segment->number && before < link->number && link->position >= at;
+        uint64_t number = tells ? before : link->number;
+        if (number >= next) continue;
+        next = number;
+        next_start = tells ? link->position - at : link->position;
+    }
+    if (next == UINT64_MAX || !start_of_segment(salvage, segment->number, &start) || next_start < start)
+        return UINT64_MAX;
+    uint64_t bytes = (next_start - start) / ADDRESS_UNIT * ADDRESS_UNIT;
+    return address_make(segment->number, bytes < segment->size ? bytes : segment->size);
+}
+
+/* Up to where in a segment everything was part of the log. Behind it, in the same file, may stand what was once cut
+ * off. */
+static uint64_t sure_end(const struct salvage *salvage, const struct segment *segment, uint64_t end)
+{
+    uint64_t sure = address_make(segment->number, segment->size);
+    bool last = salvage->bound == UINT64_MAX || segment->number == address_number(salvage->bound);
+    if (end == UINT64_MAX && !last) return 0; // Nobody tells.
+    if (end < sure) sure = end;
+    return salvage->bound < sure ? salvage->bound : sure;
+}
+
+/* Bytes from an address to the last one that is not zero. */
+static uint64_t bytes_standing(const struct segment *segment, uint64_t address, uint64_t last)
+{
+    uint64_t from = address_offset(address), to = address_offset(last), word = 0;
+    for (; to > from; to -= sizeof word) {
+        memcpy(&word, segment->base + to - sizeof word, sizeof word);
+        if (word != 0) return to - from;
+    }
+    return 0;
+}
+
+/* Whether a file is a segment to be read. If its header is damaged, the records in it tell: their checks go with the
+ * place. Segments that were cut off were removed before meta or the lock file named anything above them; so below the
+ * bound every file with records of its own place is of the log. */
+static odm_status is_segment(struct salvage *salvage, const struct chain_link *link, bool *is, odm_error *error)
+{
+    *is = link->whole;
+    bool may_be = link->size >= PAGE && link->size <= SEGMENT_SIZE_MAX && link->size % PAGE == 0;
+    if (link->whole || !may_be || link->number > address_number(salvage->bound)) return ODM_OK;
+    struct log *log = &salvage->source.log;
+    struct segment *segment;
+    odm_status status = odm__log_segment(log, link->number, &segment, error);
+    if (status != ODM_OK) return status;
+    uint64_t first = address_make(link->number, SEGMENT_HEADER_SIZE);
+    struct record record;
+    *is = odm__log_read(log, segment, first, CHECK_HEADER, &record) == RECORD_WHOLE ||
+          odm__log_search(log, segment, first, UINT64_MAX) < address_make(link->number, segment->size);
+    odm__log_release(log, segment);
+    return ODM_OK;
+}
+
 /* ---- what is whole --------------------------------------------------------------------------------------------------- */
 
 /* Copies what is whole of a segment, up to `end` (UINT64_MAX: as far as something stands there). *over: the log ends in it. */
@@ -79,7 +168,9 @@ static odm_status keep_records(struct salvage *salvage, const struct segment *se
 {
     struct log *log = &salvage->source.log;
     uint64_t file_end = address_make(segment->number, segment->size);
-    uint64_t last = end != UINT64_MAX && end < file_end ? end : file_end;
+    if (end == UINT64_MAX) end = end_by_position(salvage, segment);
+    uint64_t last = end < file_end ? end : file_end;
+    uint64_t sure = sure_end(salvage, segment, end);
     uint64_t unsettled = 0;
     odm_status status = ODM_OK;
     while (status == ODM_OK && salvage->end < last) {
@@ -87,8 +178,7 @@ static odm_status keep_records(struct salvage *salvage, const struct segment *se
         struct record record;
         enum record_state state = odm__log_read(log, segment, address, CHECK_ALL, &record);
         bool fits = state == RECORD_WHOLE && record.size / ADDRESS_UNIT <= last - address;
-        bool synced = address < salvage->slot.watermark;
-        if (fits && (synced || record.kind != RECORD_RESERVED)) {
+        if (fits && (address < salvage->bound || record.kind != RECORD_RESERVED)) {
             status = odm__copy_record(salvage->copy, &record, error);
             salvage->end = address + record.size / ADDRESS_UNIT;
             ++salvage->report.records;
@@ -96,20 +186,27 @@ static odm_status keep_records(struct salvage *salvage, const struct segment *se
             if (status == ODM_OK && ++unsettled % SETTLE_RECORDS == 0) status = odm__copy_settle(salvage->copy, error);
             continue;
         }
-        // Above what was synced the log ends here, as after power loss. So it does where nothing follows.
-        *over = !synced;
-        if (*over) break;
+        // Above the bound the log ends here, as after power loss.
+        *over = address >= salvage->bound;
+        if (address >= sure) break;
         bool header = odm__log_read(log, segment, address, CHECK_HEADER, &record) == RECORD_WHOLE &&
-                      record.size / ADDRESS_UNIT <= last - address;
-        uint64_t next = header ? address + record.size / ADDRESS_UNIT : odm__log_search(log, segment, address, last);
-        if (next == last && end == UINT64_MAX) break;
+                      record.size / ADDRESS_UNIT <= sure - address;
+        uint64_t next = header ? address + record.size / ADDRESS_UNIT : odm__log_search(log, segment, address, sure);
+        if (next == sure && sure == file_end && end == UINT64_MAX) break; // Nothing follows.
         if ((next - address) * ADDRESS_UNIT < RECORD_HEADER_SIZE)
             break; // The rest of a segment: too short for a record.
         status = odm__copy_fill(salvage->copy, address, next, error);
         note_left_out(salvage, address, (next - address) * ADDRESS_UNIT);
         salvage->end = next;
     }
+    salvage->rest = bytes_standing(segment, salvage->end, last);
     return status;
+}
+
+/* What lay between two segments: in files that are gone, or behind the place where the first could not be read on. */
+static void note_between(struct salvage *salvage, uint64_t start)
+{
+    if (start > salvage->position) note_left_out(salvage, salvage->end, start - salvage->position);
 }
 
 static odm_status keep_segment(struct salvage *salvage, uint64_t number, uint64_t first, uint64_t end, bool *over,
@@ -119,18 +216,50 @@ static odm_status keep_segment(struct salvage *salvage, uint64_t number, uint64_
     odm_status status = odm__log_segment(&salvage->source.log, number, &segment, error);
     if (status != ODM_OK) return status;
     uint64_t before = salvage->end;
-    uint64_t position = odm__segment_position(segment, first);
-    // What lay between, in segments that are gone.
-    if (before != 0 && position > salvage->position + SEGMENT_HEADER_SIZE) {
-        note_left_out(salvage, before, position - salvage->position - SEGMENT_HEADER_SIZE);
-    }
+    uint64_t start = salvage->position + salvage->rest; // If nobody tells.
+    (void)start_of_segment(salvage, number, &start);
+    if (before != 0) note_between(salvage, start);
     status = odm__copy_segment(salvage->copy, segment, before, error);
     salvage->end = first;
     if (status == ODM_OK) status = keep_records(salvage, segment, end, over, error);
     if (status == ODM_OK) status = odm__copy_segment_end(salvage->copy, salvage->end, error);
-    salvage->position = odm__segment_position(segment, salvage->end);
+    salvage->position = start + address_offset(salvage->end);
     odm__log_release(&salvage->source.log, segment);
     return status;
+}
+
+/* After a segment that no other says it follows: the next that is there, as far as the log is known to have come. */
+static odm_status next_there(struct salvage *salvage, uint64_t number, uint64_t *first, odm_error *error)
+{
+    odm_status status = ODM_OK;
+    *first = 0;
+    for (size_t i = 0; status == ODM_OK && *first == 0 && i < salvage->chain.count; ++i) {
+        const struct chain_link *link = &salvage->chain.links[i];
+        bool is = false;
+        if (link->number <= number || link->number > address_number(salvage->bound)) continue;
+        status = is_segment(salvage, link, &is, error);
+        if (is) *first = address_make(link->number, SEGMENT_HEADER_SIZE);
+    }
+    return status;
+}
+
+/* What stands behind the last that is kept: so it is seen that something was cut off. */
+static void note_behind(struct salvage *salvage, uint64_t number)
+{
+    uint64_t bytes = salvage->rest;
+    for (size_t i = 0; i < salvage->chain.count; ++i) {
+        const struct chain_link *link = &salvage->chain.links[i];
+        struct segment *segment;
+        if (link->number <= number || odm__log_segment(&salvage->source.log, link->number, &segment, NULL) != ODM_OK)
+            continue;
+        uint64_t first = address_make(link->number, SEGMENT_HEADER_SIZE);
+        struct record record;
+        // A spare is not looked through.
+        bool empty = odm__log_read(&salvage->source.log, segment, first, CHECK_NOTHING, &record) == RECORD_ABSENT;
+        if (!empty) bytes += bytes_standing(segment, first, address_make(link->number, segment->size));
+        odm__log_release(&salvage->source.log, segment);
+    }
+    if (bytes != 0) note_left_out(salvage, salvage->end, bytes);
 }
 
 /* Segment by segment, as their headers chain them; over those that are missing. */
@@ -138,32 +267,26 @@ static odm_status keep_all(struct salvage *salvage, odm_error *error)
 {
     odm_status status = ODM_OK;
     bool over = false;
-    uint64_t first = salvage->head;
-    while (status == ODM_OK && !over && first != 0) {
-        uint64_t number = address_number(first), end, next;
+    uint64_t number = 0;
+    for (uint64_t first = salvage->head; status == ODM_OK && !over && first != 0;) {
+        uint64_t end, next;
+        number = address_number(first);
         odm__chain_next(&salvage->chain, first, &end, &next);
         status = keep_segment(salvage, number, first, end, &over, error);
-        // A segment left before its end was reached is one that ended early.
         first = next != UINT64_MAX ? next : 0;
-        for (size_t i = 0; first == 0 && i < salvage->chain.count; ++i) {
-            const struct chain_link *link = &salvage->chain.links[i];
-            if (link->whole && link->number > number && link->number <= address_number(salvage->slot.watermark)) {
-                first = address_make(link->number, SEGMENT_HEADER_SIZE);
-            }
-        }
+        if (status == ODM_OK && first == 0) status = next_there(salvage, number, &first, error);
     }
+    if (status == ODM_OK) note_behind(salvage, number);
     return status;
 }
 
-static uint64_t first_place(const struct salvage *salvage)
+static odm_status find_head(struct salvage *salvage, odm_error *error)
 {
-    for (size_t i = 0; i < salvage->chain.count; ++i) {
-        const struct chain_link *link = &salvage->chain.links[i];
-        if (!link->whole) continue;
-        if (link->number == address_number(salvage->slot.head)) return salvage->slot.head;
-        return address_make(link->number, SEGMENT_HEADER_SIZE);
-    }
-    return 0;
+    odm_status status = next_there(salvage, 0, &salvage->head, error);
+    if (status != ODM_OK) return status;
+    if (salvage->head == 0) return odm__fail(error, ODM_E_CORRUPT, "log/ has no segment of this map that is whole");
+    if (address_number(salvage->head) == address_number(salvage->slot.head)) salvage->head = salvage->slot.head;
+    return ODM_OK;
 }
 
 /* The oldest segments may be gone: how much of it the next one tells, if it was but one. */
@@ -189,11 +312,7 @@ static odm_status salvage_to(const char *path, const char *to, const odm_options
     source->directory.fd = source->log.directory.fd = source->meta.fd = -1;
     pthread_mutex_init(&source->log.mutex, NULL);
     odm_status status = source_open(&salvage, path, options, error);
-    if (status == ODM_OK) {
-        salvage.head = first_place(&salvage);
-        if (salvage.head == 0)
-            status = odm__fail(error, ODM_E_CORRUPT, "log/ has no segment of this map that is whole");
-    }
+    if (status == ODM_OK) status = find_head(&salvage, error);
     if (status == ODM_OK) note_missing_head(&salvage);
     if (status == ODM_OK) {
         status = odm__copy_begin(source, to, salvage.head, source->meta.fixed.capacity, &salvage.copy, error);

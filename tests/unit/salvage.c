@@ -22,14 +22,16 @@ struct stands {
     unsigned number; // of the key
 };
 static struct stands places[COUNT];
+static const char *current; // the map that is being damaged
 
-/* A map of numbers, each written once, all of it synced; where their records stand is noted. */
-static const char *made(void)
+/* A map of numbers, each written once, so many of them synced; where their records stand is noted. */
+static const char *made_with(unsigned synced)
 {
     const char *path = temp_map_path();
     odm_map *map = open_map(path, .stripes = 4);
-    put_numbers(map, 0, COUNT, 0);
-    ok(odm_sync(map, NULL));
+    put_numbers(map, 0, synced, 0);
+    if (synced != 0) ok(odm_sync(map, NULL));
+    put_numbers(map, synced, COUNT, 0);
     struct job_log log;
     ok(odm__job_hold_log(map, &log));
     unsigned n = 0;
@@ -48,6 +50,11 @@ static const char *made(void)
     cr_assert_eq(n, COUNT);
     ok(odm_close(map));
     return path;
+}
+
+static const char *made(void)
+{
+    return made_with(COUNT);
 }
 
 static const char *segment_path(const char *path, uint64_t address)
@@ -138,7 +145,8 @@ static void spoil(const char *path, enum damage damage, bool lost[COUNT])
             return;
         }
     }
-    bool all = damage == SEGMENT_GONE || damage == SEGMENT_HEADER || damage == HEAD_GONE;
+    if (damage == SEGMENT_HEADER) return; // What stands in it is known by its checks.
+    bool all = damage == SEGMENT_GONE || damage == HEAD_GONE;
     if (!all) lost[150] = true;
     for (unsigned i = 0; i < COUNT && all; i++) lost[i] = address_number(places[i].address) == number;
 }
@@ -185,6 +193,147 @@ Test(salvage, keeps_exactly_what_is_whole)
             ok(odm_close(map));
             lie_about_boot(0);
         }
+    }
+}
+
+static void flip_record(unsigned n)
+{
+    flip_bits_at(segment_path(current, places[n].address), address_offset(places[n].address) + 5, 4);
+}
+
+static uint64_t number_of(unsigned n)
+{
+    return address_number(places[n].address);
+}
+
+/* The first record of the segment after that of n. */
+static unsigned next_segment(unsigned n)
+{
+    uint64_t number = number_of(n);
+    while (n < COUNT && number_of(n) == number) n++;
+    cr_assert_lt(n, COUNT);
+    return n;
+}
+
+/* Salvages the map, and closes it. */
+static void expect_kept_all_but(const bool *lost)
+{
+    odm_map *map = open_map(current, .flags = ODM_SALVAGE);
+    expect_all_but(map, lost);
+    odm_statistics statistics = statistics_of(map);
+    cr_assert_eq(statistics.recovery_kind, ODM_RECOVERY_SALVAGED);
+    uint64_t bytes = 0, first = 0;
+    for (unsigned i = 0; i < COUNT; i++) {
+        if (lost[i]) bytes += places[i].size;
+        if (lost[i] && first == 0) first = places[i].address;
+    }
+    cr_assert_eq(statistics.recovery_from, first);
+    cr_assert_geq(statistics.recovery_bytes_cut, bytes);
+    cr_assert_leq(statistics.recovery_bytes_cut, bytes + (bytes == 0 ? 0 : PAGE));
+    ok(odm_close(map));
+}
+
+/* What was put and not synced is kept behind damage as well, for as long as the machine runs on. Method: some of a map
+ * synced, or none; one record damaged, or the last, or many. */
+Test(salvage, keeps_what_was_never_synced_unless_power_was_lost)
+{
+    for (unsigned synced = 0; synced < COUNT; synced += 100) {
+        for (unsigned step = 1; step < COUNT; step = step * 4 + 3) {
+            bool lost[COUNT] = {false};
+            current = made_with(synced);
+            for (unsigned i = step == 1 ? COUNT - 1 : 5; i < COUNT; i += step) {
+                lost[i] = true;
+                flip_record(i);
+            }
+            expect_kept_all_but(lost);
+        }
+    }
+}
+
+/* After power loss nothing behind the first gap above the watermark is believed, however whole; that it was there is
+ * told. */
+Test(salvage, believes_nothing_behind_the_first_gap_after_power_loss)
+{
+    bool lost[COUNT] = {false};
+    current = made_with(100);
+    lost[50] = true;
+    flip_record(50);
+    flip_record(180);
+    for (unsigned i = 180; i < COUNT; i++) lost[i] = true;
+    lie_about_boot(1);
+    odm_map *map = open_map(current, .flags = ODM_SALVAGE);
+    expect_all_but(map, lost);
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < COUNT; i++) bytes += lost[i] ? places[i].size : 0;
+    cr_assert_geq(statistics_of(map).recovery_bytes_cut, bytes);
+    cr_assert_eq(statistics_of(map).recovery_from, places[50].address);
+    ok(odm_close(map));
+}
+
+/* A segment whose header is damaged gives all its records. Method: each segment of the log; two in a row;
+ * with a damaged record before, behind and in it; in this boot and in another. */
+Test(salvage, reads_a_segment_whose_header_is_damaged)
+{
+    for (uint64_t boot = 0; boot < 2; boot++) {
+        for (unsigned n = 0; n < COUNT; n++) {
+            bool lost[COUNT] = {false};
+            current = made();
+            if (n != 0 && number_of(n) == number_of(n - 1)) continue;
+            // Each byte of a header in turn; of the first the history's length, which what is made must not go by.
+            uint64_t at = n == 0 ? offsetof(struct segment_header, position) + 6 : n % SEGMENT_HEADER_SIZE;
+            flip_bits_at(segment_path(current, places[n].address), at, 1);
+            bool last = number_of(n) == number_of(COUNT - 1);
+            // Where the log leaves the last but one, only the last one's header tells: nothing is believed behind a
+            // gap there.
+            for (unsigned i = n < 3 || last ? n + 2 : n - 3; i < COUNT && i < n + 30; i += 5) {
+                lost[i] = true;
+                flip_record(i);
+            }
+            lie_about_boot(boot);
+            expect_kept_all_but(lost);
+            struct segment_header header;
+            read_file_at(segment_path(current, places[0].address), 0, &header, sizeof header);
+            cr_assert_lt(header.position, 1U << 30);
+            lie_about_boot(0);
+        }
+        bool lost[COUNT] = {false};
+        current = made();
+        unsigned n = next_segment(100);
+        flip_bits_at(segment_path(current, places[n].address), 60, 1);
+        flip_bits_at(segment_path(current, places[next_segment(n)].address), 10, 1);
+        lie_about_boot(boot);
+        expect_kept_all_but(lost);
+        lie_about_boot(0);
+    }
+}
+
+/* What was cut off after power loss does not come back, though whole records of it stand in the segment's file, and
+ * the header that says where the log left it is damaged. */
+Test(salvage, does_not_bring_back_what_was_cut)
+{
+    keep_whole_log();
+    for (unsigned later = 0; later < 2; later++) {
+        bool lost[COUNT] = {false};
+        current = made_with(100);
+        unsigned gap = next_segment(150) + 1;
+        flip_record(gap);
+        for (unsigned i = gap; i < COUNT; i++) lost[i] = true;
+        lie_about_boot(1);
+        odm_map *map = open_map(current);
+        cr_assert_eq(statistics_of(map).recovery_kind, ODM_RECOVERY_CUT);
+        uint64_t number = address_number(atomic_load(&map->store->client.file->tail));
+        // Later the recovery's segment has a successor.
+        if (later != 0) put_numbers(map, 0, gap, 0);
+        ok(odm_sync(map, NULL));
+        ok(odm_close(map));
+        flip_bits_at(segment_path(current, address_make(number, SEGMENT_HEADER_SIZE)), 60, 1);
+        flip_record(50);
+        lost[50] = later == 0;
+        map = open_map(current, .flags = ODM_SALVAGE);
+        cr_assert_eq(statistics_of(map).recovery_kind, ODM_RECOVERY_SALVAGED);
+        expect_all_but(map, lost);
+        ok(odm_close(map));
+        lie_about_boot(0);
     }
 }
 
