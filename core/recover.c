@@ -2,6 +2,7 @@
 #include "recover.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -1077,7 +1078,24 @@ static odm_status just_being_made(const struct store *store, odm_error *error)
     return odm__fail(error, ODM_E_BUSY, "%s is just being made or rebuilt", store->path);
 }
 
-odm_status odm__recover_writable(struct store *store, uint32_t wait_ms, odm_error *error)
+odm_status odm__recover_check_place(const struct store *store, const char *path, odm_error *error)
+{
+    struct file_identity ours, named;
+    int fd = odm__os.open(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0);
+    // A name that is gone was moved by somebody, with the map: that is still the one to open.
+    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR)) return ODM_OK;
+    if (fd < 0) return odm__fail_os(error, "open", path);
+    odm_status status = ODM_OK;
+    if (odm__os.identify(store->directory.fd, &ours) != 0 || odm__os.identify(fd, &named) != 0) {
+        status = odm__fail_os(error, "look at", path);
+    } else if (named.device != ours.device || named.inode != ours.inode) {
+        status = ODM_EXISTS;
+    }
+    odm__os.close(fd);
+    return status;
+}
+
+odm_status odm__recover_writable(struct store *store, const char *path, uint32_t wait_ms, odm_error *error)
 {
     uint64_t since_ns = odm__os.now_ns();
     uint64_t patience_ms = wait_ms == UINT32_MAX ? 200 : wait_ms == 0 ? 30 * 1000 : wait_ms;
@@ -1086,7 +1104,8 @@ odm_status odm__recover_writable(struct store *store, uint32_t wait_ms, odm_erro
         odm_status status = odm__file_lock_exclusive(store->meta.fd, &taken, error);
         if (status != ODM_OK) return status;
         if (taken) {
-            status = make_trusted(store, error);
+            if (path != NULL) status = odm__recover_check_place(store, path, error);
+            if (status == ODM_OK) status = make_trusted(store, error);
             if (status != ODM_OK) {
                 odm__file_unlock(store->meta.fd);
                 return status;
@@ -1097,6 +1116,7 @@ odm_status odm__recover_writable(struct store *store, uint32_t wait_ms, odm_erro
         // Somebody is attached, or opening. Who opens may be rebuilding for long: wait as long as he lives.
         status = odm__file_lock_shared(store->meta.fd, &taken, error);
         if (status == ODM_OK && !taken && wait_ms == UINT32_MAX) return just_being_made(store, error);
+        if (status == ODM_OK && taken && path != NULL) status = odm__recover_check_place(store, path, error);
         if (status == ODM_OK && taken) status = join(store, &joined, error);
         if (status == ODM_OK && joined) return attach(store, error);
         // All that opened before us have died or failed; and now some of us hold the lock shared and none can have it alone.
@@ -1260,7 +1280,7 @@ static odm_status build_private(struct store *store, odm_error *error)
     }
 }
 
-odm_status odm__recover_read_only(struct store *store, uint32_t wait_ms, odm_error *error)
+odm_status odm__recover_read_only(struct store *store, const char *path, uint32_t wait_ms, odm_error *error)
 {
     for (unsigned attempt = 0;; ++attempt) {
         enum file_lock_state state;
@@ -1272,6 +1292,8 @@ odm_status odm__recover_read_only(struct store *store, uint32_t wait_ms, odm_err
             pause_and_let_pass(store, 1 + attempt % 20);
             continue;
         }
+        status = odm__recover_check_place(store, path, error);
+        if (status != ODM_OK) return status;
         (void)odm__os.identify_name(store->directory.fd, INDEX_NAME, &store->index_seen);
         struct found_files found;
         status = find_trusted(store, &found, error);

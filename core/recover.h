@@ -19,11 +19,18 @@
 #include "store.h"
 
 /* Brings a writable store to: files trusted, lock file mapped, meta locked shared, number claimed. Waits for another
- * builder as long as it lives, unless wait_ms is UINT32_MAX; meanwhile the store's mutex is given back. */
-odm_status odm__recover_writable(struct store *store, uint32_t wait_ms, odm_error *error);
+ * builder as long as it lives, unless wait_ms is UINT32_MAX; meanwhile the store's mutex is given back.
+ * path: where it is being opened, or NULL. ODM_EXISTS, without a message, and nothing was changed: another map lies
+ * there by now. */
+odm_status odm__recover_writable(struct store *store, const char *path, uint32_t wait_ms, odm_error *error);
 
-/* Brings a read-only store to an index: the one on disk if it can be trusted, else a private one. Waits likewise. */
-odm_status odm__recover_read_only(struct store *store, uint32_t wait_ms, odm_error *error);
+/* Brings a read-only store to an index: the one on disk if it can be trusted, else a private one. Waits likewise. path:
+ * likewise. */
+odm_status odm__recover_read_only(struct store *store, const char *path, uint32_t wait_ms, odm_error *error);
+
+/* ODM_EXISTS, without a message: another directory lies at `path` by now than the one that the store has open. To be
+ * asked once the lock on meta is held: salvage holds it until two maps have changed names. */
+odm_status odm__recover_check_place(const struct store *store, const char *path, odm_error *error);
 
 /* For a read-only store: if another index lies under the name by now and can be trusted, it becomes the store's; and if the stamp
  * it came in by is gone, it goes by the lock file. */

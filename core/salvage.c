@@ -1,10 +1,12 @@
 /* salvage.c - keeping what is whole of a damaged map. Contract: salvage.h. */
 #include "salvage.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "copy.h"
 #include "os.h"
@@ -34,6 +36,7 @@ static void note_left_out(struct salvage *salvage, uint64_t address, uint64_t by
 
 /* ---- the damaged map ------------------------------------------------------------------------------------------------- */
 
+/* ODM_EXISTS: another has just salvaged it. */
 static odm_status source_open(struct salvage *salvage, const char *path, const odm_options *options, odm_error *error)
 {
     struct store *source = &salvage->source;
@@ -53,6 +56,7 @@ static odm_status source_open(struct salvage *salvage, const char *path, const o
         status = odm__fail(error, ODM_E_BUSY,
                            "%s is damaged, but open elsewhere: it can be salvaged when all have closed it", path);
     }
+    if (status == ODM_OK) status = odm__recover_check_place(source, path, error);
     if (status == ODM_OK) {
         status = odm__log_open(&source->log, &source->directory, &source->meta.fixed, false, false, error);
     }
@@ -74,11 +78,13 @@ static void source_close(struct salvage *salvage)
     odm__chain_free(&salvage->chain);
     odm__log_close(&salvage->source.log);
     pthread_mutex_destroy(&salvage->source.log.mutex);
+    // A child made by fork meanwhile has the descriptor, too, and with it would keep what is not given back.
+    if (salvage->source.meta.fd >= 0) odm__file_unlock(salvage->source.meta.fd);
     odm__meta_close(&salvage->source.meta);
     odm__directory_close(&salvage->source.directory);
 }
 
-/* ---- where things stand -------------------------------------------------------------------------------------------- */
+/* ---- where things stand ----------------------------------------------------------------------------------------- */
 
 /* What stood before a segment since the map was made: by its own header or, if that is lost, by its successor's. */
 static bool start_of_segment(const struct salvage *salvage, uint64_t number, uint64_t *position)
@@ -305,25 +311,6 @@ static void note_missing_head(struct salvage *salvage)
     note_left_out(salvage, head, bytes);
 }
 
-static odm_status salvage_to(const char *path, const char *to, const odm_options *options, odm_error *error)
-{
-    struct salvage salvage = {.report = {.recovery_kind = ODM_RECOVERY_SALVAGED}};
-    struct store *source = &salvage.source;
-    source->directory.fd = source->log.directory.fd = source->meta.fd = -1;
-    pthread_mutex_init(&source->log.mutex, NULL);
-    odm_status status = source_open(&salvage, path, options, error);
-    if (status == ODM_OK) status = find_head(&salvage, error);
-    if (status == ODM_OK) note_missing_head(&salvage);
-    if (status == ODM_OK) {
-        status = odm__copy_begin(source, to, salvage.head, source->meta.fixed.capacity, &salvage.copy, error);
-    }
-    if (status == ODM_OK) status = keep_all(&salvage, error);
-    if (status == ODM_OK) status = odm__copy_finish(salvage.copy, &salvage.report, error);
-    if (salvage.copy != NULL) odm__copy_free(salvage.copy);
-    source_close(&salvage);
-    return status;
-}
-
 /* ---- names ----------------------------------------------------------------------------------------------------------- */
 
 /* Gives the damaged map a name of its own, and its old name to the new one. */
@@ -371,31 +358,111 @@ static odm_status is_sound(const char *path, const odm_options *options, odm_err
     return status;
 }
 
+/* The names a salvage needs. */
+struct names {
+    char *plain, *salvaged, *damaged;
+    size_t room;
+};
+
+/* Finds the directory's own name: what is exchanged is not a symbolic link, and what lies beside it is. */
+static odm_status names_find(struct names *names, const char *path, odm_error *error)
+{
+    names->plain = realpath(path, NULL);
+    if (names->plain == NULL) return odm__fail_os(error, "find the name of", path);
+    size_t length = strlen(names->plain);
+    names->room = length + 32;
+    names->salvaged = calloc(1, names->room);
+    names->damaged = calloc(1, names->room);
+    char *here = realpath(".", NULL);
+    odm_status status = ODM_OK;
+    if (names->salvaged == NULL || names->damaged == NULL) {
+        status = odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
+    } else if (path[0] != '/' && here != NULL && strncmp(here, names->plain, length) == 0 &&
+               (here[length] == '/' || here[length] == '\0')) {
+        // It would still lead to the damaged map afterwards.
+        status =
+            odm__fail(error, ODM_E_INVALID,
+                      "the working directory lies in the map, which is to change its name: give the whole path, %s",
+                      names->plain);
+    } else {
+        snprintf(names->salvaged, names->room, "%s.salvaged", names->plain);
+    }
+    free(here);
+    return status;
+}
+
+static void names_free(struct names *names)
+{
+    free(names->plain);
+    free(names->salvaged);
+    free(names->damaged);
+}
+
+/* Makes the new map's directory, as accessible as the damaged one and its owner's; so the files in it will be, too. One
+ * that is there is left to the copy: it takes only what a copy has left. */
+static odm_status make_alike(const struct directory *old, const char *to, odm_error *error)
+{
+    (void)odm__os.unlink(AT_FDCWD, to, true); // An empty one, of a maker who was killed here.
+    if (odm__os.make_directory(AT_FDCWD, to, 0700) != 0)
+        return errno == EEXIST ? ODM_OK : odm__fail_os(error, "make the directory", to);
+    struct file_identity wanted, made;
+    int fd = odm__os.open(AT_FDCWD, to, O_RDONLY | O_DIRECTORY, 0);
+    bool done = fd >= 0 && odm__os.identify(old->fd, &wanted) == 0 && odm__os.identify(fd, &made) == 0;
+    if (done && (made.uid != wanted.uid || made.gid != wanted.gid)) {
+        // Who is not root can not give it away, and reads and writes the map by the rights of others.
+        done = odm__os.change_owner(fd, wanted.uid, wanted.gid) == 0 || geteuid() != 0;
+    }
+    if (done) done = odm__os.change_mode(fd, wanted.mode & 07777) == 0;
+    odm_status status = done ? ODM_OK : odm__fail_os(error, "make alike", to);
+    if (fd >= 0) odm__os.close(fd);
+    return status;
+}
+
+static odm_status salvage_copy(struct salvage *salvage, const char *to, odm_error *error)
+{
+    struct store *source = &salvage->source;
+    odm_status status = find_head(salvage, error);
+    if (status != ODM_OK) return status;
+    note_missing_head(salvage);
+    status = make_alike(&source->directory, to, error);
+    if (status != ODM_OK) return status;
+    status = odm__copy_begin(source, to, salvage->head, source->meta.fixed.capacity, &salvage->copy, error);
+    if (status == ODM_EXISTS) {
+        return odm__fail(error, ODM_E_BUSY, "%s, where the salvaged map is made, is a map already: take it away first",
+                         to);
+    }
+    if (status == ODM_OK) status = keep_all(salvage, error);
+    return status == ODM_OK ? odm__copy_finish(salvage->copy, &salvage->report, error) : status;
+}
+
+/* ODM_EXISTS: another has just done it. */
+static odm_status salvage_as(const struct names *names, const odm_options *options, odm_error *error)
+{
+    struct salvage salvage = {.report = {.recovery_kind = ODM_RECOVERY_SALVAGED}};
+    struct store *source = &salvage.source;
+    source->directory.fd = source->log.directory.fd = source->meta.fd = -1;
+    pthread_mutex_init(&source->log.mutex, NULL);
+    odm_status status = source_open(&salvage, names->plain, options, error);
+    if (status == ODM_OK) status = salvage_copy(&salvage, names->salvaged, error);
+    if (salvage.copy != NULL) odm__copy_free(salvage.copy);
+    if (status != ODM_OK) (void)odm__os.unlink(AT_FDCWD, names->salvaged, true); // Only if nothing is in it.
+    // The lock is held until the names are changed: else whoever waits for it would be given the damaged map.
+    if (status == ODM_OK) status = change_names(names->plain, names->salvaged, names->damaged, names->room, error);
+    if (status == ODM_OK) sync_parent_of(names->plain);
+    source_close(&salvage);
+    return status;
+}
+
 odm_status odm__salvage(const char *path, const odm_options *options, odm_error *error)
 {
     odm_status status = is_sound(path, options, error);
     if (status != ODM_E_CORRUPT) return status;
 
-    size_t length = strlen(path);
-    while (length > 1 && path[length - 1] == '/') --length;
-    size_t room = length + 32;
-    char *plain = calloc(1, room), *salvaged = calloc(1, room), *damaged = calloc(1, room);
-    if (plain == NULL || salvaged == NULL || damaged == NULL) {
-        status = odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
-        goto done;
-    }
-    snprintf(plain, room, "%.*s", (int)length, path);
-    snprintf(salvaged, room, "%s.salvaged", plain);
-    status = salvage_to(plain, salvaged, options, error);
-    if (status == ODM_EXISTS) {
-        status = odm__fail(error, ODM_E_BUSY,
-                           "%s, where the salvaged map is made, is a map already: take it away first", salvaged);
-    }
-    if (status == ODM_OK) status = change_names(plain, salvaged, damaged, room, error);
-    if (status == ODM_OK) sync_parent_of(plain);
-done:
-    free(plain);
-    free(salvaged);
-    free(damaged);
+    struct names names = {.plain = NULL};
+    status = names_find(&names, path, error);
+    if (status == ODM_OK) status = salvage_as(&names, options, error);
+    // What another has salvaged meanwhile should be sound.
+    if (status == ODM_EXISTS) status = is_sound(path, options, error);
+    names_free(&names);
     return status;
 }

@@ -343,18 +343,20 @@ static odm_status open_files(struct store *store, const char *path, const odm_op
     return ODM_OK;
 }
 
-static odm_status open_trusted(struct store *store, const odm_options *options, odm_error *error)
+static odm_status open_trusted(struct store *store, const char *path, const odm_options *options, odm_error *error)
 {
     odm_status status =
         odm__log_open(&store->log, &store->directory, &store->meta.fixed, !store->read_only, false, error);
     if (status != ODM_OK) return status;
-    return store->read_only ? odm__recover_read_only(store, options->wait_ms, error)
-                            : odm__recover_writable(store, options->wait_ms, error);
+    return store->read_only ? odm__recover_read_only(store, path, options->wait_ms, error)
+                            : odm__recover_writable(store, path, options->wait_ms, error);
 }
 
-odm_status odm__store_open(const char *path, const odm_options *options, struct store **result, odm_error *error)
+/* *moved: another map lies at the path by now. */
+static odm_status store_open_once(const char *path, const odm_options *options, struct store **result, bool *moved,
+                                  odm_error *error)
 {
-    pthread_once(&fork_once, fork_register);
+    *moved = false;
     struct store *store = store_new(path, options);
     if (store == NULL) return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
 
@@ -369,8 +371,9 @@ odm_status odm__store_open(const char *path, const odm_options *options, struct 
     if (status == ODM_OK && shareable) shared = registry_find(store->device, store->inode, NULL);
     if (status == ODM_OK && shared == NULL) {
         pthread_mutex_lock(&store->mutex);
-        status = open_trusted(store, options, error);
+        status = open_trusted(store, path, options, error);
         pthread_mutex_unlock(&store->mutex);
+        *moved = status == ODM_EXISTS;
         // Another thread may have opened it meanwhile.
         if (status == ODM_OK && shareable) shared = registry_find(store->device, store->inode, store);
         if (status == ODM_OK && !shareable) registry_opened(store);
@@ -379,6 +382,19 @@ odm_status odm__store_open(const char *path, const odm_options *options, struct 
     if (status != ODM_OK && made) (void)rmdir(path); // Only if nothing came into it.
     if (status == ODM_OK) *result = shared != NULL ? shared : store;
     return status;
+}
+
+odm_status odm__store_open(const char *path, const odm_options *options, struct store **result, odm_error *error)
+{
+    pthread_once(&fork_once, fork_register);
+    enum { ATTEMPTS = 100 };
+    // Salvage, for which we had to wait, has given the path to another map.
+    for (int i = 0; i < ATTEMPTS; ++i) {
+        bool moved;
+        odm_status status = store_open_once(path, options, result, &moved, error);
+        if (!moved) return status;
+    }
+    return odm__fail(error, ODM_E_BUSY, "%s leads to another directory each time", path);
 }
 
 /* In a child made by fork: a descriptor of its own, if it is still the same map. */
@@ -409,7 +425,7 @@ odm_status odm__store_attach(struct store *store, odm_error *error)
     odm_status status = ODM_OK;
     if (!atomic_load(&store->attached)) {
         if (store->meta.fd < 0) status = reopen_meta(store, error);
-        if (status == ODM_OK) status = odm__recover_writable(store, 0, error);
+        if (status == ODM_OK) status = odm__recover_writable(store, NULL, 0, error);
     }
     pthread_mutex_unlock(&store->mutex);
     return status;

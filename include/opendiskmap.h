@@ -240,11 +240,16 @@ ODM_API odm_status odm_options_init(odm_options *options, size_t struct_size);
  * Whatever a rebuild lost is in odm_stat. Many processes may open, and make, one map at once. A map made by root belongs to
  * the owner of its directory.
  *
- * ODM_SALVAGE: everything is looked at first, as odm_verify does. If nothing is damaged the map is opened as ever. Else what is
- * whole is copied to a new map, in the directory `path`.salvaged until it is complete; then it gets the name `path`, and the
- * damaged map, of which not a byte is changed, lies in `path`.damaged (or .damaged.1, ...). Records that are not whole are left
- * out; so a key may have an older value again, or be there although it was removed. odm_stat tells how much was left out, and
- * from where. Needs as much disk space as the map takes, and that nobody else has it open.
+ * ODM_SALVAGE: everything is looked at first, as odm_verify does. If nothing is damaged the map is opened as ever.
+ * Else what is whole is copied to a new map, in the directory `path`.salvaged until it is complete; then it gets the
+ * name `path`, and the damaged map, of which not a byte is changed, lies in `path`.damaged (or .damaged.1, ...).
+ * Records that are not whole are left out; so a key may have an older value again, or be there although it was
+ * removed. odm_stat tells how much was left out, and from where. What was never synced is kept as well, unless the
+ * machine was started anew since (or the file system was mounted anew, or `lock` or `index` is lost, or the files are
+ * a copy): then nothing behind the first damage above what was synced is believed. A whole record may be missed in two
+ * cases: behind a damaged one, its key is longer than 4 KiB; or the header of the segment that follows its own is
+ * damaged, too. Needs as much disk space as the map takes, and that nobody else has it open. The new map has the mode
+ * and the owner of the old one. `path` may be a symbolic link: the map it leads to is meant.
  *
  * options NULL: the defaults. error NULL: no detail. On failure *map is NULL and no map was changed. A map that could not be
  * made leaves nothing, or an empty directory, `log` or map, which the next open takes up.
@@ -253,7 +258,8 @@ ODM_API odm_status odm_options_init(odm_options *options, size_t struct_size);
  *   ODM_NOT_FOUND     ODM_MUST_EXIST, ODM_READ_ONLY or ODM_SALVAGE, and there is no map
  *   ODM_EXISTS        ODM_MUST_CREATE, and there is one
  *   ODM_E_INVALID     unknown flags or a non-zero tail of *options; a path that is no directory; a directory with other
- *                     files in it; options out of their range
+ *                     files in it; options out of their range; ODM_SALVAGE by a relative path of a damaged map in
+ *                     which the working directory lies
  *   ODM_E_IO          the operating system said no: os_errno tells why (permission, for one)
  *   ODM_E_NO_SPACE    no room for the first files
  *   ODM_E_NO_MEMORY   memory, address space or descriptors

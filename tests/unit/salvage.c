@@ -2,8 +2,12 @@
 #include "salvage.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "copy.h"
@@ -334,6 +338,216 @@ Test(salvage, does_not_bring_back_what_was_cut)
         expect_all_but(map, lost);
         ok(odm_close(map));
         lie_about_boot(0);
+    }
+}
+
+/* ---- others who come meanwhile ---------------------------------------------------------------------------------- */
+
+/* Opens the map to be salvaged, does so, and puts something into it. */
+static void salvage_and_put(void)
+{
+    odm_map *map = open_map(current, .flags = ODM_SALVAGE);
+    put(map, "put", "after it");
+    ok(odm_sync(map, NULL));
+    ok(odm_close(map));
+}
+
+static int command_awaited;
+static bool lock_came;
+
+static int salvage_before_lock(int fd, int command, short type, off_t at, off_t size, short *type_found)
+{
+    odm__os.lock = real_os()->lock;
+    if (command == command_awaited && (command == F_OFD_GETLK || type == F_WRLCK)) {
+        lock_came = true;
+        salvage_and_put();
+    } else {
+        odm__os.lock = salvage_before_lock;
+    }
+    return real_os()->lock(fd, command, type, at, size, type_found);
+}
+
+/* Who has found the damaged map's files, and comes to lock them when another has salvaged it, is given the salvaged
+ * one. Method: openers for writing, for reading, and another that salvages; it all happens before the lock of each. */
+Test(salvage, whoever_was_just_opening_is_given_the_salvaged_map)
+{
+    static const struct {
+        uint32_t flags;
+        int command;
+    } cases[] = {{0, F_OFD_SETLK}, {ODM_READ_ONLY, F_OFD_GETLK}, {ODM_SALVAGE, F_OFD_SETLK}};
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        current = made();
+        flip_record(50);
+        char beside[600];
+        snprintf(beside, sizeof beside, "%s.damaged", current);
+        uint64_t digest = tree_digest(current);
+        command_awaited = cases[i].command;
+        lock_came = false;
+        odm__os.lock = salvage_before_lock;
+        odm_map *map = open_map(current, .flags = cases[i].flags);
+        odm__os.lock = real_os()->lock;
+        cr_assert(lock_came);
+        expect_value(map, "put", "after it");
+        if (cases[i].flags != ODM_READ_ONLY) put(map, "put", "here");
+        ok(odm_close(map));
+        cr_assert_eq(tree_digest(beside), digest);
+        map = open_map(current);
+        expect_value(map, "put", cases[i].flags != ODM_READ_ONLY ? "here" : "after it");
+        ok(odm_close(map));
+    }
+}
+
+static _Atomic int opener_waits;
+static pthread_t opener;
+
+static int note_wait(int fd, int command, short type, off_t at, off_t size, short *type_found)
+{
+    if (command == F_OFD_SETLKW) atomic_store(&opener_waits, 1);
+    return real_os()->lock(fd, command, type, at, size, type_found);
+}
+
+static void *open_and_put(void *context)
+{
+    odm_map *map = NULL;
+    bool *done = context;
+    *done = odm_open(current, NULL, &map, NULL) == ODM_OK && odm_put(map, "put", 3, "here", 4) == ODM_OK;
+    (void)odm_close(map);
+    atomic_store(&opener_waits, 1);
+    return NULL;
+}
+
+static bool opener_done;
+
+static int exchange_beside_opener(int directory, const char *a, const char *b)
+{
+    if (directory == AT_FDCWD && strcmp(a, current) == 0) {
+        odm__os.lock = note_wait;
+        cr_assert_eq(pthread_create(&opener, NULL, open_and_put, &opener_done), 0);
+        wait_for(&opener_waits, 1);
+    }
+    return real_os()->exchange(directory, a, b);
+}
+
+/* The same of who waits for the lock while the map is salvaged: it is held until the names are changed. */
+Test(salvage, whoever_waits_for_it_is_given_the_salvaged_map)
+{
+    current = made();
+    flip_record(50);
+    odm__os.exchange = exchange_beside_opener;
+    odm_map *map = open_map(current, .flags = ODM_SALVAGE);
+    odm__os.exchange = real_os()->exchange;
+    cr_assert_eq(pthread_join(opener, NULL), 0);
+    odm__os.lock = real_os()->lock;
+    cr_assert(opener_done);
+    expect_value(map, "put", "here");
+    ok(odm_close(map));
+}
+
+static pid_t forked;
+
+static int fork_and_fail(int fd)
+{
+    (void)fd;
+    odm__os.sync_data = real_os()->sync_data;
+    forked = fork();
+    if (forked == 0) {
+        alarm(60);
+        pause();
+        _exit(0);
+    }
+    errno = EIO;
+    return -1;
+}
+
+/* A child forked while the map is salvaged does not keep it locked. */
+Test(salvage, a_child_does_not_keep_the_map_locked)
+{
+    bool lost[COUNT] = {false};
+    current = made();
+    flip_record(50);
+    lost[50] = true;
+    odm__os.sync_data = fork_and_fail;
+    expect_status(try_open(current, NULL, .flags = ODM_SALVAGE), ODM_E_IO);
+    cr_assert_gt(forked, 0);
+    expect_kept_all_but(lost);
+    kill_child(forked);
+}
+
+/* ---- names and rights ------------------------------------------------------------------------------------------- */
+
+/* However the path leads to it, it is the map's own name that the salvaged one gets; where that can not be, nothing is
+ * done. */
+Test(salvage, is_where_the_path_leads_to)
+{
+    for (int i = 0; i < 6; i++) {
+        bool lost[COUNT] = {false};
+        const char *path = current = made();
+        char beside[600], link[600], here[600];
+        flip_record(50);
+        lost[50] = true;
+        snprintf(beside, sizeof beside, "%s.damaged", path);
+        cr_assert_not_null(getcwd(here, sizeof here));
+        bool inside = i >= 4;
+        switch (i) {
+            case 0: current = path_of(path, "."); break;
+            case 1: current = path_of(path, "log/../"); break;
+            case 2:
+                snprintf(link, sizeof link, "%s.link", path);
+                cr_assert_eq(symlink(path, link), 0);
+                current = link;
+                break;
+            case 3: cr_assert_eq(chdir(path), 0); break; // the whole path is given
+            case 4:
+                cr_assert_eq(chdir(path), 0);
+                current = ".";
+                break;
+            default:
+                cr_assert_eq(chdir(path_of(path, "log")), 0);
+                current = "..";
+                break;
+        }
+        uint64_t digest = tree_digest(path);
+        if (inside) {
+            odm_error error;
+            expect_status(try_open(current, &error, .flags = ODM_SALVAGE), ODM_E_INVALID);
+            expect_message(error, path);
+            cr_assert_eq(tree_digest(path), digest);
+            cr_assert_not(file_exists(beside));
+        } else {
+            expect_kept_all_but(lost);
+            cr_assert_eq(tree_digest(beside), digest);
+        }
+        cr_assert_eq(chdir(here), 0);
+    }
+}
+
+static struct stat status_of(const char *path)
+{
+    struct stat status;
+    cr_assert_eq(stat(path, &status), 0, "%s", path);
+    return status;
+}
+
+/* The salvaged map is as accessible as the damaged one was, and its owner's. */
+Test(salvage, keeps_mode_and_owner)
+{
+    static const char *const names[] = {"", "log", "meta", "index", "lock"};
+    bool lost[COUNT] = {false};
+    bool root = geteuid() == 0;
+    current = made();
+    flip_record(50);
+    lost[50] = true;
+    cr_assert_eq(chmod(current, 0710), 0);
+    cr_assert_eq(chmod(path_of(current, "meta"), 0640), 0);
+    for (size_t i = 0; i < COUNT_OF(names) && root; i++) {
+        cr_assert_eq(chown(path_of(current, names[i]), 12345, 23456), 0);
+    }
+    expect_kept_all_but(lost);
+    cr_assert_eq(status_of(current).st_mode & 07777, 0710);
+    cr_assert_eq(status_of(path_of(current, "meta")).st_mode & 07777, 0640);
+    for (size_t i = 0; i < COUNT_OF(names) && root; i++) {
+        struct stat status = status_of(path_of(current, names[i]));
+        cr_assert(status.st_uid == 12345 && status.st_gid == 23456, "%s", names[i]);
     }
 }
 
