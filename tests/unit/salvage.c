@@ -281,7 +281,7 @@ Test(salvage, reads_a_segment_whose_header_is_damaged)
     for (uint64_t boot = 0; boot < 2; boot++) {
         for (unsigned n = 0; n < COUNT; n++) {
             bool lost[COUNT] = {false};
-            current = made();
+            current = made_with(boot == 0 ? 100 : COUNT);
             if (n != 0 && number_of(n) == number_of(n - 1)) continue;
             // Each byte of a header in turn; of the first the history's length, which what is made must not go by.
             uint64_t at = n == 0 ? offsetof(struct segment_header, position) + 6 : n % SEGMENT_HEADER_SIZE;
