@@ -403,7 +403,9 @@ static pthread_t opener;
 static int note_wait(int fd, int command, short type, off_t at, off_t size, short *type_found)
 {
     if (command == F_OFD_SETLKW) atomic_store(&opener_waits, 1);
-    return real_os()->lock(fd, command, type, at, size, type_found);
+    int result = real_os()->lock(fd, command, type, at, size, type_found);
+    if (result != 0) atomic_store(&opener_waits, 1);
+    return result;
 }
 
 static void *open_and_put(void *context)
