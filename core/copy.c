@@ -235,7 +235,7 @@ static void directory_mode_copy(const struct directory *directory, const struct 
 {
     struct file_identity identity;
     if (source->fd >= 0 && odm__os.identify(source->fd, &identity) == 0) {
-        (void)odm__os.change_mode(directory->fd, identity.mode & 07777);
+        (void)odm__os.change_mode(directory->fd, (identity.mode & 07777) | 0700); // Files are still to be made in it.
     } else if (source->mode != 0) {
         (void)odm__os.change_mode(directory->fd, odm__directory_mode(source->mode));
     }

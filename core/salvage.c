@@ -40,7 +40,7 @@ static void note_left_out(struct salvage *salvage, uint64_t address, uint64_t by
 static odm_status source_open(struct salvage *salvage, const char *path, const odm_options *options, odm_error *error)
 {
     struct store *source = &salvage->source;
-    odm_status status = odm__directory_open(&source->directory, path, error);
+    odm_status status = ODM_OK;
     source->directory.any_file_system = (options->flags & ODM_ANY_FILE_SYSTEM) != 0;
     if (status == ODM_OK) status = odm__directory_check_kind(&source->directory, error);
     if (status == ODM_OK) status = odm__meta_open(&source->directory, true, &source->meta, error);
@@ -409,10 +409,14 @@ static odm_status make_alike(const struct directory *old, const char *to, odm_er
     int fd = odm__os.open(AT_FDCWD, to, O_RDONLY | O_DIRECTORY, 0);
     bool done = fd >= 0 && odm__os.identify(old->fd, &wanted) == 0 && odm__os.identify(fd, &made) == 0;
     if (done && (made.uid != wanted.uid || made.gid != wanted.gid)) {
-        // Who is not root can not give it away, and reads and writes the map by the rights of others.
-        done = odm__os.change_owner(fd, wanted.uid, wanted.gid) == 0 || geteuid() != 0;
+        // Who is not root can give it to a group of his at most, and reads and writes the map by the rights of others.
+        done = odm__os.change_owner(fd, wanted.uid, wanted.gid) == 0;
+        if (!done && geteuid() != 0) {
+            (void)odm__os.change_owner(fd, (uid_t)-1, wanted.gid);
+            done = true;
+        }
     }
-    if (done) done = odm__os.change_mode(fd, wanted.mode & 07777) == 0;
+    if (done) done = odm__os.change_mode(fd, (wanted.mode & 07777) | 0700) == 0; // Files are still to be made in it.
     odm_status status = done ? ODM_OK : odm__fail_os(error, "make alike", to);
     if (fd >= 0) odm__os.close(fd);
     return status;
@@ -436,33 +440,36 @@ static odm_status salvage_copy(struct salvage *salvage, const char *to, odm_erro
 }
 
 /* ODM_EXISTS: another has just done it. */
-static odm_status salvage_as(const struct names *names, const odm_options *options, odm_error *error)
+static odm_status salvage_as(struct salvage *salvage, const struct names *names, const odm_options *options,
+                             odm_error *error)
 {
-    struct salvage salvage = {.report = {.recovery_kind = ODM_RECOVERY_SALVAGED}};
-    struct store *source = &salvage.source;
-    source->directory.fd = source->log.directory.fd = source->meta.fd = -1;
-    pthread_mutex_init(&source->log.mutex, NULL);
-    odm_status status = source_open(&salvage, names->plain, options, error);
-    if (status == ODM_OK) status = salvage_copy(&salvage, names->salvaged, error);
-    if (salvage.copy != NULL) odm__copy_free(salvage.copy);
-    if (status != ODM_OK) (void)odm__os.unlink(AT_FDCWD, names->salvaged, true); // Only if nothing is in it.
-    // The lock is held until the names are changed: else whoever waits for it would be given the damaged map.
+    odm_status status = source_open(salvage, names->plain, options, error);
+    if (status != ODM_OK) return status;
+    status = salvage_copy(salvage, names->salvaged, error);
+    if (salvage->copy != NULL) odm__copy_free(salvage->copy);
+    // Only if nothing is in it, and only with the lock: without, it may be what another is just making.
+    if (status != ODM_OK) (void)odm__os.unlink(AT_FDCWD, names->salvaged, true);
     if (status == ODM_OK) status = change_names(names->plain, names->salvaged, names->damaged, names->room, error);
     if (status == ODM_OK) sync_parent_of(names->plain);
-    source_close(&salvage);
     return status;
 }
 
 odm_status odm__salvage(const char *path, const odm_options *options, odm_error *error)
 {
-    odm_status status = is_sound(path, options, error);
-    if (status != ODM_E_CORRUPT) return status;
-
+    struct salvage salvage = {.report = {.recovery_kind = ODM_RECOVERY_SALVAGED}};
+    struct store *source = &salvage.source;
+    source->log.directory.fd = source->meta.fd = -1;
+    pthread_mutex_init(&source->log.mutex, NULL);
     struct names names = {.plain = NULL};
-    status = names_find(&names, path, error);
-    if (status == ODM_OK) status = salvage_as(&names, options, error);
-    // What another has salvaged meanwhile should be sound.
-    if (status == ODM_EXISTS) status = is_sound(path, options, error);
+    // Before it is looked at: if another salvages it meanwhile, this is not what lies there then.
+    odm_status status = odm__directory_open(&source->directory, path, error);
+    if (status == ODM_OK) status = is_sound(path, options, error);
+    if (status == ODM_E_CORRUPT) {
+        status = names_find(&names, path, error);
+        if (status == ODM_OK) status = salvage_as(&salvage, &names, options, error);
+        if (status == ODM_EXISTS) status = is_sound(path, options, error);
+    }
+    source_close(&salvage);
     names_free(&names);
     return status;
 }

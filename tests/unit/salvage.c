@@ -397,6 +397,58 @@ Test(salvage, whoever_was_just_opening_is_given_the_salvaged_map)
     }
 }
 
+/* Whether somebody has meta's lock alone: whoever else comes waits for him. */
+static bool is_locked(void)
+{
+    int fd = open(path_of(current, "meta"), O_RDONLY);
+    struct flock lock = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_len = 1};
+    cr_assert(fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0);
+    close(fd);
+    return lock.l_type != F_UNLCK;
+}
+
+static unsigned opens, open_awaited;
+static bool open_came;
+
+static int salvage_before_open(int directory, const char *name, int flags, mode_t mode)
+{
+    if (directory == AT_FDCWD && strcmp(name, current) == 0 && ++opens == open_awaited && !is_locked()) {
+        odm__os.open = real_os()->open;
+        salvage_and_put();
+        odm__os.open = salvage_before_open;
+        open_came = true;
+    }
+    return real_os()->open(directory, name, flags, mode);
+}
+
+/* What was judged is what is salvaged: another who salvages it at any moment has done it for both. Method: that happens before
+ * each of the times that the path is opened, but those with the lock. */
+Test(salvage, happens_once_however_many_ask_for_it)
+{
+    unsigned came = 0;
+    opens = UINT32_MAX;
+    for (open_awaited = 1; open_awaited <= opens; open_awaited++) {
+        current = made();
+        flip_record(50);
+        char beside[600], again[600];
+        snprintf(beside, sizeof beside, "%s.damaged", current);
+        snprintf(again, sizeof again, "%s.damaged.1", current);
+        uint64_t digest = tree_digest(current);
+        opens = 0;
+        open_came = false;
+        odm__os.open = salvage_before_open;
+        odm_map *map = open_map(current, .flags = ODM_SALVAGE);
+        odm__os.open = real_os()->open;
+        came += open_came;
+        if (open_came) expect_value(map, "put", "after it");
+        cr_assert_gt(statistics_of(map).recovery_bytes_cut, 0);
+        ok(odm_close(map));
+        cr_assert_eq(tree_digest(beside), digest);
+        cr_assert_neq(access(again, F_OK), 0, "before open %u", open_awaited);
+    }
+    cr_assert_gt(came, 3, "%u", came);
+}
+
 static _Atomic int opener_waits;
 static pthread_t opener;
 
@@ -553,6 +605,18 @@ Test(salvage, keeps_mode_and_owner)
     }
 }
 
+/* So that who is not root can make it, its owner may write what he makes, though the old one was for reading only. */
+Test(salvage, of_a_map_for_reading_only_can_be_written)
+{
+    bool lost[COUNT] = {false};
+    current = made();
+    flip_record(50);
+    lost[50] = true;
+    cr_assert_eq(chmod(current, 0555), 0);
+    expect_kept_all_but(lost);
+    cr_assert_eq(status_of(current).st_mode & 07777, 0755);
+}
+
 /* Without the flag nothing of it happens; and what can not be kept is said. */
 Test(salvage, happens_only_when_asked_for)
 {
@@ -572,16 +636,20 @@ Test(salvage, happens_only_when_asked_for)
     cr_assert_eq(tree_digest(path), digest);
 }
 
-/* While another process has it open it is not taken from under its feet. */
+/* While another process has it open it is not taken from under its feet; nor is what another salvager is just making. */
 Test(salvage, waits_for_no_one_and_takes_from_no_one)
 {
     const char *path = made();
     bool lost[COUNT] = {false};
     odm_map *map = open_map(path);
     spoil(path, IN_VALUE, lost);
+    char salvaged[600];
+    snprintf(salvaged, sizeof salvaged, "%s.salvaged", path);
+    cr_assert_eq(mkdir(salvaged, 0700), 0);
     odm_error error;
     expect_status(try_open(path, &error, .flags = ODM_SALVAGE), ODM_E_BUSY);
     expect_message(error, "open elsewhere");
+    cr_assert_eq(access(salvaged, F_OK), 0);
     ok(odm_close(map));
     map = open_map(path, .flags = ODM_SALVAGE);
     expect_all_but(map, lost);
