@@ -37,7 +37,7 @@ odm_status odm__close_stamp(struct odm_map *map)
 
     struct meta_slot slot;
     if (odm__meta_read_slot(&store->meta, &slot, &map->error) != ODM_OK) return map->error.status;
-    if ((slot.stamp[0] | slot.stamp[1]) != 0) return ODM_OK; // Nobody has written since.
+    if (!stamp_is_none(slot.stamp)) return ODM_OK; // Nobody has written since.
     uint64_t tail = atomic_load_explicit(&store->client.file->tail, memory_order_acquire);
     bool due =
         atomic_load(&store->stamp_at_close) || odm__log_bytes(&store->log, slot.head, tail) > STAMP_LOG_BYTES_MIN;

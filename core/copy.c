@@ -195,7 +195,7 @@ static odm_status mark_lock(struct copy *copy, bool *made, odm_error *error)
     struct file_identity ours, named;
     if (status == ODM_OK &&
         (odm__os.identify(copy->mark_fd, &ours) != 0 || odm__os.identify_name(directory->fd, COPY_MARK, &named) != 0 ||
-         ours.inode != named.inode || ours.device != named.device)) {
+         !file_is_same(&ours, &named))) {
         status = check_no_meta(copy, error);
         if (status == ODM_OK) status = copy_busy(copy, error);
     }
@@ -305,8 +305,7 @@ static void target_remove(const struct copy *copy)
     if (by_path) parent = AT_FDCWD;
     struct file_identity ours, named;
     if (odm__os.identify(copy->target.directory.fd, &ours) == 0 &&
-        odm__os.identify_name(parent, by_path ? path : name, &named) == 0 && ours.inode == named.inode &&
-        ours.device == named.device) {
+        odm__os.identify_name(parent, by_path ? path : name, &named) == 0 && file_is_same(&ours, &named)) {
         (void)odm__os.unlink(parent, by_path ? path : name, true);
     }
     if (!by_path) odm__os.close(parent);

@@ -9,6 +9,7 @@
 
 #include <assert.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -375,6 +376,12 @@ struct meta_slot {
     uint64_t reserved;
     uint64_t check; // XXH3-64 of all before, seeded with the map's seed
 };
+
+static inline bool stamp_is_none(const uint64_t stamp[2])
+{
+    return (stamp[0] | stamp[1]) == 0;
+}
+
 enum { META_SLOT_OFFSET_0 = PAGE, META_SLOT_OFFSET_1 = 2 * PAGE, META_SIZE = 3 * PAGE };
 _Static_assert(sizeof(struct meta_fixed) <= PAGE, "a slot has a page of its own");
 

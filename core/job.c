@@ -90,11 +90,11 @@ odm_status odm__job_tail(struct odm_map *map, uint64_t *tail)
         odm_status status = odm__meta_read_slot(&store->meta, &slot, &map->error);
         if (status != ODM_OK) return status;
         *tail = slot.watermark;
-        if ((slot.stamp[0] | slot.stamp[1]) != 0) return ODM_OK; // Under it nothing is written.
+        if (!stamp_is_none(slot.stamp)) return ODM_OK; // Under it nothing is written.
         status = look_for_lock(map);
         // A closing writer may have put a stamp in between.
         if (status == ODM_E_BUSY && odm__meta_read_slot(&store->meta, &slot, &map->error) == ODM_OK &&
-            (slot.stamp[0] | slot.stamp[1]) != 0) {
+            !stamp_is_none(slot.stamp)) {
             *tail = slot.watermark;
             return ODM_OK;
         }

@@ -30,6 +30,12 @@ struct file_identity {
     uint32_t gid;
 };
 
+/* Whether both are of one file, by whatever name. */
+static inline bool file_is_same(const struct file_identity *a, const struct file_identity *b)
+{
+    return a->device == b->device && a->inode == b->inode;
+}
+
 struct odm__os {
     int (*open)(int directory, const char *name, int flags, mode_t mode);
     int (*memory_file)(const char *name);

@@ -34,21 +34,32 @@ void odm__reader_attach(struct reader *reader, struct index_file *file, const st
     reader->head = atomic_load_explicit(&reader->index.header->head, memory_order_acquire);
 }
 
-/* Releases the references of a list. */
-static void held_release(struct reader *reader, struct held_segment **list)
+odm_status odm__held_add(struct held_segment **list, struct log *log, struct segment *segment, odm_error *error)
+{
+    struct held_segment *held = malloc(sizeof *held);
+    if (held == NULL) {
+        odm__log_release(log, segment);
+        return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
+    }
+    *held = (struct held_segment){.next = *list, .segment = segment};
+    *list = held;
+    return ODM_OK;
+}
+
+void odm__held_release(struct held_segment **list, struct log *log)
 {
     while (*list != NULL) {
         struct held_segment *held = *list;
         *list = held->next;
-        odm__log_release(reader->log, held->segment);
+        odm__log_release(log, held->segment);
         free(held);
     }
 }
 
 void odm__reader_close(struct reader *reader)
 {
-    held_release(reader, &reader->held);
-    held_release(reader, &reader->dropped);
+    odm__held_release(&reader->held, reader->log);
+    odm__held_release(&reader->dropped, reader->log);
     if (reader->views != NULL) odm__os.unmap(reader->views, READER_VIEW_COUNT * sizeof *reader->views);
     if (reader->store != NULL && reader->index.file != NULL)
         odm__store_index_release(reader->store, reader->index.file);
@@ -80,8 +91,6 @@ static odm_status segment_missing(uint64_t number, odm_error *error)
 static odm_status view_map(struct reader *reader, uint64_t slot, odm_error *error)
 {
     uint64_t number = number_of(reader, slot);
-    struct held_segment *held = malloc(sizeof *held);
-    if (held == NULL) return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
     struct index_totals totals;
     (void)odm__index_totals(&reader->index, false, &totals, NULL);
     odm__log_expect_gets(reader->log, totals.live_bytes, totals.count);
@@ -92,12 +101,8 @@ static odm_status view_map(struct reader *reader, uint64_t slot, odm_error *erro
         odm__log_release(reader->log, segment);
         status = segment_missing(number, error);
     }
-    if (status != ODM_OK) {
-        free(held);
-        return status;
-    }
-    *held = (struct held_segment){.next = reader->held, .segment = segment};
-    reader->held = held;
+    if (status == ODM_OK) status = odm__held_add(&reader->held, reader->log, segment, error);
+    if (status != ODM_OK) return status;
     *view_of(reader, slot) = (struct segment_view){.base = segment->base, .end = segment->size};
     return ODM_OK;
 }
@@ -155,7 +160,7 @@ odm_status odm__reader_renew(struct reader *reader, odm_error *error)
     }
     reader->head = head;
     reader->recycled = recycled;
-    if (!reader->lent) held_release(reader, &reader->dropped);
+    if (!reader->lent) odm__held_release(&reader->dropped, reader->log);
     return ODM_OK;
 }
 
@@ -163,7 +168,7 @@ odm_status odm__reader_refresh(struct reader *reader, odm_error *error)
 {
     if (reader->lent) {
         reader->lent = false;
-        held_release(reader, &reader->dropped);
+        odm__held_release(&reader->dropped, reader->log);
     }
     bool look = odm__reader_is_stale(reader) || (reader->store != NULL && reader->store->read_only);
     return look ? odm__reader_renew(reader, error) : ODM_OK;

@@ -26,11 +26,15 @@ struct segment_view {
     uint64_t end; // bytes
 };
 
-/* A reference that the reader holds on a segment. */
+/* A list of references on segments: a reader's, an iterator's, those of a private index. */
 struct held_segment {
     struct held_segment *next;
     struct segment *segment;
 };
+/* Takes over a reference; without memory for that it is released. */
+odm_status odm__held_add(struct held_segment **list, struct log *log, struct segment *segment, odm_error *error);
+/* Releases all. */
+void odm__held_release(struct held_segment **list, struct log *log);
 
 struct reader {
     struct index index;

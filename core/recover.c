@@ -69,6 +69,12 @@ static bool all_is_known(const struct marks *marks)
            marks->mount_id != 0;
 }
 
+/* Of files that are the same: all that was written to them since is there. */
+static bool nothing_was_lost(const struct marks *then, const struct marks *now)
+{
+    return same_boot(then, now) && all_is_known(now) && then->mount_id == now->mount_id;
+}
+
 /* Same boot, same device, and a lock file that was in this place: its tail and intents may be believed if the log agrees. */
 static bool same_place(const struct marks *a, const struct marks *b)
 {
@@ -163,8 +169,7 @@ static odm_status find_files(const struct store *store, bool attached, struct fo
     found->same_files = same;
     // Who is attached lives in this boot, even where that has no name.
     bool boot_may_be_same = same_boot(then, &now) || !boot_is_known(then) || !boot_is_known(&now);
-    found->trusted = same && (attached ? boot_may_be_same
-                                       : same_boot(then, &now) && all_is_known(&now) && then->mount_id == now.mount_id);
+    found->trusted = same && (attached ? boot_may_be_same : nothing_was_lost(then, &now));
     found->same_place = same_place(then, &now);
     return ODM_OK;
 }
@@ -182,9 +187,7 @@ odm_status odm__recover_tail(const struct store *store, uint64_t *tail, odm_erro
     if (status == ODM_OK) status = odm__recover_marks(store, found.index->fd, found.lock_fd, &now, error);
     if (status == ODM_OK) {
         const struct marks *then = &found.lock->marks;
-        bool trusted =
-            same_files(then, &now) && same_boot(then, &now) && all_is_known(&now) && then->mount_id == now.mount_id;
-        if (trusted) *tail = atomic_load(&found.lock->tail);
+        if (same_files(then, &now) && nothing_was_lost(then, &now)) *tail = atomic_load(&found.lock->tail);
     }
     found_close(&found, false);
     return status == ODM_NOT_FOUND || status == ODM_E_CORRUPT ? ODM_OK : status;
@@ -911,7 +914,7 @@ static odm_status open_stamped(struct store *store, struct rebuild *rebuild, con
 static bool same_file(int a, int b)
 {
     struct file_identity x, y;
-    return odm__os.identify(a, &x) == 0 && odm__os.identify(b, &y) == 0 && x.device == y.device && x.inode == y.inode;
+    return odm__os.identify(a, &x) == 0 && odm__os.identify(b, &y) == 0 && file_is_same(&x, &y);
 }
 
 /* Takes over found files into the store; the old mappings of a child made by fork are given back. */
@@ -1088,7 +1091,7 @@ odm_status odm__recover_check_place(const struct store *store, const char *path,
     odm_status status = ODM_OK;
     if (odm__os.identify(store->directory.fd, &ours) != 0 || odm__os.identify(fd, &named) != 0) {
         status = odm__fail_os(error, "look at", path);
-    } else if (named.device != ours.device || named.inode != ours.inode) {
+    } else if (!file_is_same(&named, &ours)) {
         status = ODM_EXISTS;
     }
     odm__os.close(fd);
@@ -1162,7 +1165,7 @@ static odm_status trust_lock(struct store *store, odm_error *error)
     struct meta_slot slot;
     odm_status status = odm__meta_read_slot(&store->meta, &slot, error);
     // While it stands nothing is written, and the watermark is the tail. All there is to do at most refreshes of a map at rest.
-    if (status != ODM_OK || (slot.stamp[0] | slot.stamp[1]) != 0) return status;
+    if (status != ODM_OK || !stamp_is_none(slot.stamp)) return status;
     struct found_files found;
     status = find_files(store, true, &found, error);
     if (status == ODM_OK && found.trusted && same_file(found.index->fd, store->index->fd))
@@ -1199,12 +1202,7 @@ odm_status odm__recover_look_again(struct store *store, odm_error *error)
 static void release_private_log(struct store *store)
 {
     store->private_log.index = NULL;
-    while (store->private_log.held != NULL) {
-        struct held_segment *held = store->private_log.held;
-        store->private_log.held = held->next;
-        odm__log_release(&store->log, held->segment);
-        free(held);
-    }
+    odm__held_release(&store->private_log.held, &store->log);
 }
 
 void odm__recover_leave_private(struct store *store, const struct index_file *index)
@@ -1221,18 +1219,13 @@ static odm_status hold_segments_of(struct store *store, const struct chain *chai
     for (size_t i = 0; i < chain->count; ++i) {
         const struct chain_link *link = &chain->links[i];
         if (!link->in_log) continue;
-        struct held_segment *held = malloc(sizeof *held);
-        if (held == NULL) return odm__fail(error, ODM_E_NO_MEMORY, "out of memory");
-        odm_status status = odm__log_segment(&store->log, link->number, &held->segment, error);
+        struct segment *segment;
+        odm_status status = odm__log_segment(&store->log, link->number, &segment, error);
         if (status == ODM_NOT_FOUND) {
             status = odm__fail(error, ODM_E_CORRUPT, "log/%011" PRIu64 " has just been removed", link->number);
         }
-        if (status != ODM_OK) {
-            free(held);
-            return status;
-        }
-        held->next = store->private_log.held;
-        store->private_log.held = held;
+        if (status == ODM_OK) status = odm__held_add(&store->private_log.held, &store->log, segment, error);
+        if (status != ODM_OK) return status;
     }
     return ODM_OK;
 }

@@ -12,11 +12,6 @@
 #define STAMP_PREFIX "stamp."
 enum { STAMP_NAME_SIZE = 32, STAMP_SIZE = 16 };
 
-static bool stamp_is_none(const uint64_t stamp[2])
-{
-    return (stamp[0] | stamp[1]) == 0;
-}
-
 static bool stamps_are_equal(const uint64_t a[2], const uint64_t b[2])
 {
     return a[0] == b[0] && a[1] == b[1];

@@ -166,16 +166,11 @@ static odm_status hold_segments(struct odm_iter *iter)
     for (uint32_t i = 0; i < iter->entry_count; ++i) {
         uint64_t slot = slot_of(iter, i);
         if (__builtin_expect(iter->views[slot_number(slot)].end != 0, 1)) continue;
-        struct held_segment *held = malloc(sizeof *held);
-        if (held == NULL) return odm__fail(&map->error, ODM_E_NO_MEMORY, "out of memory");
-        odm_status status = odm__reader_segment_of(&map->reader, slot, &held->segment, &map->error);
-        if (status != ODM_OK) {
-            free(held);
-            return status;
-        }
-        held->next = iter->held;
-        iter->held = held;
-        iter->views[slot_number(slot)] = (struct segment_view){.base = held->segment->base, .end = held->segment->size};
+        struct segment *segment;
+        odm_status status = odm__reader_segment_of(&map->reader, slot, &segment, &map->error);
+        if (status == ODM_OK) status = odm__held_add(&iter->held, map->reader.log, segment, &map->error);
+        if (status != ODM_OK) return status;
+        iter->views[slot_number(slot)] = (struct segment_view){.base = segment->base, .end = segment->size};
     }
     return ODM_OK;
 }
@@ -303,17 +298,12 @@ static odm_status hold_segment_at(struct odm_iter *iter, const struct record_hea
     const struct segment *found = odm__reader_segment_at(&map->reader, record);
     struct segment_view *view = &iter->views[found->number & ((1 << SLOT_NUMBER_BITS) - 1)];
     if (view->base == found->base) return ODM_OK;
-    struct held_segment *held = malloc(sizeof *held);
-    if (held == NULL) return odm__fail(&map->error, ODM_E_NO_MEMORY, "out of memory");
-    odm_status status = odm__log_segment(map->reader.log, found->number, &held->segment, &map->error);
-    if (status != ODM_OK) {
-        free(held);
-        return status;
-    }
-    held->next = iter->held;
-    iter->held = held;
+    struct segment *segment;
+    odm_status status = odm__log_segment(map->reader.log, found->number, &segment, &map->error);
+    if (status == ODM_OK) status = odm__held_add(&iter->held, map->reader.log, segment, &map->error);
+    if (status != ODM_OK) return status;
     // The number may have wrapped: what the copy names, it is still read by.
-    if (view->end == 0) *view = (struct segment_view){.base = held->segment->base, .end = held->segment->size};
+    if (view->end == 0) *view = (struct segment_view){.base = segment->base, .end = segment->size};
     return ODM_OK;
 }
 
